@@ -1,0 +1,116 @@
+/*!
+What was observed, as plain data: the one type that flows from the stages to the ledger.
+
+The DNS proxy knows names and no processes, the kernel knows processes and no names.
+Both emit events that carry a [`QueryKey`], and the ledger joins them.
+*/
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::policy::{Domain, Rule, Transport};
+
+/// One observation. Its time is that of the act, not of its being read.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub time: SystemTime,
+    pub fact: Fact,
+}
+
+/// What was observed.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// The DNS proxy judged a question. Its asker arrives as [`Fact::Asked`].
+    Query(Query),
+    /// The kernel saw this process send the DNS message with that key.
+    Asked { key: QueryKey, process: Process },
+    /// A process connected, or sent a first packet, to a destination.
+    Contact(Contact),
+    /// A name that was not asked for by the child is known to have these addresses:
+    /// from /etc/hosts, or because cgfw resolved a name of a block rule.
+    Known {
+        name: Domain,
+        addresses: Vec<IpAddr>,
+    },
+    /// So many observations were lost between the kernel and here.
+    Lost(u64),
+}
+
+/// What became of an act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    Allowed,
+    Blocked,
+    /// Would have been blocked, but for `--audit`.
+    WouldBlock,
+}
+
+/// Where a verdict fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layer {
+    Dns,
+    Connect,
+    Packet,
+}
+
+/// Identifies a DNS message on its way from a process of the child to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueryKey {
+    pub transport: Transport,
+    pub ipv6: bool,
+    /// The client's source port.
+    pub port: u16,
+    /// The message id (RFC 1035 section 4.1.1) over UDP; 0 over TCP, where the
+    /// connection identifies the client.
+    pub id: u16,
+}
+
+/// One judged DNS question.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub key: QueryKey,
+    pub qname: Domain,
+    /// As its mnemonic: `AAAA`, `TYPE4711`.
+    pub qtype: String,
+    pub verdict: Verdict,
+    /// The rule that decided, and the name it matched where that is not `qname`.
+    pub rule: Option<Arc<Rule>>,
+    pub matched: Option<Domain>,
+    /// The aliases that were walked, from the question on.
+    pub cname_chain: Vec<Domain>,
+    /// As its mnemonic: `NOERROR`, `NXDOMAIN`.
+    pub rcode: String,
+    /// The addresses that the answer gave to the question or its aliases.
+    pub answers: Vec<IpAddr>,
+    /// The server that answered; `None` if none was asked.
+    pub upstream: Option<SocketAddr>,
+    pub latency: Duration,
+}
+
+/// One contact that the kernel saw.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    pub process: Process,
+    pub layer: Layer,
+    pub destination: SocketAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    pub verdict: Verdict,
+}
+
+/// A process at the moment of its act, as the kernel saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub pid: u32,
+    pub tid: u32,
+    pub ppid: u32,
+    pub uid: u32,
+    /// Nanoseconds since boot; with `pid` it identifies a process for good. 0 if unknown.
+    pub started: u64,
+    pub comm: Vec<u8>,
+    /// The arguments, argv[0] first. Empty if they could not be read.
+    pub argv: Vec<Vec<u8>>,
+    /// Whether `argv` was longer than what the kernel side captures.
+    pub truncated: bool,
+}

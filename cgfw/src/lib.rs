@@ -1,0 +1,10 @@
+/*!
+cgfw runs a command in a filtered cgroup.
+
+Vocabulary, pure: [`policy`], [`event`], `ledger`. Stages, which touch the world and
+never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone knows
+the order.
+*/
+
+pub mod event;
+pub mod policy;

@@ -1,0 +1,3 @@
+//! See the library for the map of the program.
+
+fn main() {}
