@@ -10,4 +10,5 @@ pub mod bpf;
 pub mod cgroup;
 pub mod child;
 pub mod event;
+pub mod pins;
 pub mod policy;
