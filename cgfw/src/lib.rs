@@ -6,5 +6,6 @@ never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone 
 the order.
 */
 
+pub mod dns;
 pub mod event;
 pub mod policy;
