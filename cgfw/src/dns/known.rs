@@ -25,7 +25,7 @@ use crate::policy::{Action, Domain};
 /// How many names are resolved at once, so that a long list does not flood the upstream.
 const AT_ONCE: usize = 8;
 /// No name is asked for more often, however short its TTL; nor after a failure.
-const FLOOR: Duration = Duration::from_secs(30);
+pub(super) const FLOOR: Duration = Duration::from_secs(30);
 /// How long it is taken to have no address, where the answer says no TTL.
 const NEGATIVE: Duration = Duration::from_mins(5);
 /// Nor less often, so that an address that is new before its time is found.
@@ -70,8 +70,9 @@ struct Watched {
     addresses: BTreeSet<IpAddr>,
 }
 
-/// Keep the addresses of blocked names known, for as long as the run lasts.
-pub(super) async fn refresh(shared: Arc<Shared>) -> Infallible {
+/// Keep the addresses of blocked names known, for as long as the run lasts; `floor` is how
+/// often one name may be asked for.
+pub(super) async fn refresh(shared: Arc<Shared>, floor: Duration) -> Infallible {
     let names: BTreeSet<Domain> = shared.proxy.policy.blocked_names().cloned().collect();
     let mut queue: BinaryHeap<Reverse<Due>> = BinaryHeap::new();
     let now = Instant::now();
@@ -90,7 +91,7 @@ pub(super) async fn refresh(shared: Arc<Shared>) -> Infallible {
         tokio::select! {
             () = wait_until(next), if tasks.len() < AT_ONCE => {
                 if let Some(Reverse(due)) = queue.pop() {
-                    tasks.spawn(resolve(Arc::clone(&shared), due.watched));
+                    tasks.spawn(resolve(Arc::clone(&shared), due.watched, floor));
                 }
             }
             Some(done) = tasks.join_next() => match done {
@@ -109,7 +110,7 @@ async fn wait_until(at: Option<Instant>) {
 }
 
 /// Resolve a name once and say when it is due again.
-async fn resolve(shared: Arc<Shared>, mut watched: Watched) -> Due {
+async fn resolve(shared: Arc<Shared>, mut watched: Watched, floor: Duration) -> Due {
     let mut pause = CEILING;
     for record_type in [RecordType::A, RecordType::AAAA] {
         pause = pause.min(
@@ -118,12 +119,12 @@ async fn resolve(shared: Arc<Shared>, mut watched: Watched) -> Due {
                 .unwrap_or_else(|error| {
                     let name = &watched.name;
                     tracing::debug!(error = format!("{error:#}"), %name, "cannot learn the addresses of a blocked name");
-                    FLOOR
+                    floor
                 }),
         );
     }
     Due {
-        at: Instant::now() + pause,
+        at: Instant::now() + pause.max(floor),
         watched,
     }
 }
@@ -152,10 +153,8 @@ async fn learn(
         watched.addresses.extend(&fresh);
         proxy.emit_known(watched.name.clone(), fresh);
     }
-    let ttl = finding
-        .ttl
-        .map_or(NEGATIVE, |ttl| Duration::from_secs(ttl.into()));
-    Ok(ttl.clamp(FLOOR, CEILING))
+    let ttl = finding.ttl.map(|ttl| Duration::from_secs(ttl.into()));
+    Ok(ttl.unwrap_or(NEGATIVE))
 }
 
 /// Ordered by time alone.

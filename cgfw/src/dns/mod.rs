@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_server::Server;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use tokio::task::JoinSet;
 
 use self::handler::{Handler, Shared};
@@ -38,6 +40,9 @@ use crate::policy::{Domain, OnBlock, Policy, Ports};
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Answers that hickory queues for a TCP client that does not read.
 const TCP_QUEUE: usize = 16;
+/// What the kernel may keep of questions that were not read yet, in octets. The default
+/// holds some 270 datagrams: a build that resolves a thousand names at once lost most.
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// How many ports are tried before giving up: one that is free for UDP need not be free
 /// for TCP (5 of 63 starts, measured).
 const PORT_ATTEMPTS: usize = 64;
@@ -89,6 +94,10 @@ impl Sockets {
 fn bind_pair(address: IpAddr, port: u16) -> io::Result<(UdpSocket, TcpListener)> {
     let udp = UdpSocket::bind((address, port))?;
     let tcp = TcpListener::bind(udp.local_addr()?)?;
+    // Beyond the system's limit only as root, which the proxy is wherever it matters.
+    if setsockopt(&udp, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&udp, RcvBuf, &RECEIVE_BUFFER)?;
+    }
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((udp, tcp))
@@ -161,7 +170,7 @@ pub async fn serve(
         server.register_listener(listener, TCP_IDLE, TCP_QUEUE);
         tasks.spawn(run(server));
     }
-    tasks.spawn(async move { Ok(known::refresh(shared).await) });
+    tasks.spawn(async move { Ok(known::refresh(shared, known::FLOOR).await) });
     tokio::select! {
         () = shutdown => Ok(()),
         Some(ended) = tasks.join_next() => match ended? {

@@ -107,13 +107,12 @@ pub(super) fn bytes(message: &Message) -> Vec<u8> {
 
 /// INFO-CODE and EXTRA-TEXT of the Extended DNS Error, if there is one.
 pub(super) fn ede(message: &Message) -> Option<(u16, String)> {
-    match message.edns.as_ref()?.option(EdnsCode::Unknown(15))? {
-        EdnsOption::Unknown(_, data) => Some((
-            u16::from_be_bytes([data[0], data[1]]),
-            String::from_utf8(data[2..].to_vec()).unwrap(),
-        )),
-        other => panic!("not an Extended DNS Error: {other:?}"),
-    }
+    let option = message.edns.as_ref()?.option(EdnsCode::Unknown(15))?;
+    let EdnsOption::Unknown(_, data) = option else {
+        panic!("not an Extended DNS Error: {option:?}");
+    };
+    let code = u16::from_be_bytes([data[0], data[1]]);
+    Some((code, String::from_utf8(data[2..].to_vec()).unwrap()))
 }
 
 /// What an upstream does with a query: the datagrams or messages that it sends back.
@@ -287,11 +286,10 @@ impl Setup {
         self
     }
 
-    pub(super) fn start(self) -> Lab {
-        let sockets = Sockets::bind().unwrap();
-        let port = sockets.port();
-        let pins: Arc<Mutex<Vec<Pinned>>> = Arc::default();
-        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    /// The proxy, and where its pins and events go.
+    pub(super) fn proxy(self) -> (Proxy, Pins, Events) {
+        let pins = Pins::default();
+        let events = Events::default();
         let (pin, emit) = (Arc::clone(&pins), Arc::clone(&events));
         let proxy = Proxy {
             policy: Arc::new(self.policy),
@@ -310,6 +308,13 @@ impl Setup {
             origin: Box::new(move |_| self.origin),
             emit: Box::new(move |event| emit.lock().unwrap().push(event)),
         };
+        (proxy, pins, events)
+    }
+
+    pub(super) fn start(self) -> Lab {
+        let sockets = Sockets::bind().unwrap();
+        let port = sockets.port();
+        let (proxy, pins, events) = self.proxy();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(sockets, proxy, async move {
             // Ready when `stop` is dropped, too.
@@ -325,11 +330,14 @@ impl Setup {
     }
 }
 
+pub(super) type Pins = Arc<Mutex<Vec<Pinned>>>;
+pub(super) type Events = Arc<Mutex<Vec<Event>>>;
+
 /// A running proxy.
 pub(super) struct Lab {
     pub(super) port: u16,
-    pins: Arc<Mutex<Vec<Pinned>>>,
-    events: Arc<Mutex<Vec<Event>>>,
+    pins: Pins,
+    events: Events,
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -377,6 +385,15 @@ impl Lab {
         Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap()
     }
 
+    pub(super) async fn over(&self, transport: Transport, query: &Message) -> Message {
+        if transport == Transport::Tcp {
+            self.tcp(query).await
+        } else {
+            self.udp(query).await
+        }
+    }
+
+    /// Ask over UDP, with EDNS.
     pub(super) async fn ask(&self, name: &str, record_type: RecordType) -> Message {
         self.udp(&with_edns(query(name, record_type), 1232)).await
     }
@@ -388,26 +405,24 @@ impl Lab {
 
     /// The judged questions so far.
     pub(super) fn queries(&self) -> Vec<event::Query> {
-        let events = self.events.lock().unwrap();
-        events
-            .iter()
-            .filter_map(|event| match &event.fact {
-                Fact::Query(query) => Some(query.clone()),
-                _ => None,
-            })
-            .collect()
+        let mut queries = Vec::new();
+        for event in &*self.events.lock().unwrap() {
+            if let Fact::Query(query) = &event.fact {
+                queries.push(query.clone());
+            }
+        }
+        queries
     }
 
     /// The names and addresses learnt so far.
     pub(super) fn known(&self) -> Vec<(String, Vec<IpAddr>)> {
-        let events = self.events.lock().unwrap();
-        events
-            .iter()
-            .filter_map(|event| match &event.fact {
-                Fact::Known { name, addresses } => Some((name.to_string(), addresses.clone())),
-                _ => None,
-            })
-            .collect()
+        let mut known = Vec::new();
+        for event in &*self.events.lock().unwrap() {
+            if let Fact::Known { name, addresses } = &event.fact {
+                known.push((name.to_string(), addresses.clone()));
+            }
+        }
+        known
     }
 
     /// End the proxy; it must have been well.

@@ -153,10 +153,7 @@ async fn the_question_goes_upstream_as_it_came() {
         let mut query = query("x.test.", RecordType::TXT);
         change(&mut query);
         for expected in [Transport::Udp, Transport::Tcp] {
-            let got = match expected {
-                Transport::Tcp => lab.tcp(&query).await,
-                _ => lab.udp(&query).await,
-            };
+            let got = lab.over(expected, &query).await;
             let (transport, seen) = upstream.seen().pop().unwrap();
             assert_eq!(transport, expected, "{what}");
             assert!(seen.metadata.flags() == query.metadata.flags(), "{what}");
@@ -187,6 +184,9 @@ async fn ids_upstream_are_fresh() {
     lab.stop().await;
 }
 
+const EDE: u16 = 15;
+const COOKIE: u16 = 10;
+
 #[tokio::test]
 async fn edns_is_our_own_on_either_side() {
     let (upstream, lab) = lab(|query| {
@@ -201,8 +201,6 @@ async fn edns_is_our_own_on_either_side() {
         message
     })
     .await;
-    const EDE: u16 = 15;
-    const COOKIE: u16 = 10;
     let subnet = EdnsOption::Subnet(ClientSubnet::new(ip("192.0.2.0"), 24, 0));
     let mut asked = with_edns(query("x.test.", RecordType::A), 1400);
     let edns = asked.edns.as_mut().unwrap();
