@@ -6,6 +6,10 @@ never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone 
 the order.
 */
 
+pub mod bpf;
+pub mod cgroup;
+pub mod child;
 pub mod dns;
 pub mod event;
+pub mod pins;
 pub mod policy;
