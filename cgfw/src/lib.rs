@@ -9,6 +9,7 @@ the order.
 pub mod bpf;
 pub mod cgroup;
 pub mod child;
+pub mod dns;
 pub mod event;
 pub mod pins;
 pub mod policy;
