@@ -1,6 +1,8 @@
 //! A verdict for every port of every transport protocol.
 
-use super::{Action, Rule};
+use std::ops::RangeInclusive;
+
+use super::Action;
 
 /// What a port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,8 +24,7 @@ impl Transport {
     }
 }
 
-/// For each transport the ports at which the verdict changes, in canonical form, so
-/// that equal verdicts are equal values.
+/// A verdict for every port, in canonical form, so that equal verdicts are equal values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ports {
     tcp: Steps,
@@ -31,40 +32,37 @@ pub struct Ports {
     other: Action,
 }
 
-/// `(first port, verdict)` up to the next step; the first step starts at port 0.
-type Steps = Vec<(u16, Action)>;
+/// The verdicts on the ports of one transport.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Steps {
+    /// The verdict on port 0.
+    first: Action,
+    /// The ports, ascending, from which on it is the other verdict than before. Empty,
+    /// and so without an allocation, where all ports are alike.
+    changes: Vec<u16>,
+}
 
 impl Ports {
     /// The same verdict on everything.
     pub fn all(action: Action) -> Self {
+        let steps = Steps {
+            first: action,
+            changes: Vec::new(),
+        };
         Self {
-            tcp: vec![(0, action)],
-            udp: vec![(0, action)],
+            tcp: steps.clone(),
+            udp: steps,
             other: action,
         }
     }
 
-    /// The first of `rules` that speaks of a port decides it; `fallback` the rest.
-    pub(super) fn decide<'r>(
-        rules: impl Iterator<Item = &'r Rule> + Clone,
-        fallback: Action,
+    /// Tabulate `verdict`, which may change at the ports `changes` and nowhere else.
+    pub(super) fn tabulate(
+        mut changes: Vec<u16>,
+        verdict: impl Fn(Transport, u16) -> Action,
     ) -> Self {
-        let verdict = |transport, port| {
-            rules
-                .clone()
-                .find(|rule| rule.speaks_of(transport, port))
-                .map_or(fallback, |rule| rule.action)
-        };
-        let mut changes: Vec<u16> = rules
-            .clone()
-            .filter_map(|rule| rule.ports.as_ref())
-            .flat_map(|ports| [Some(*ports.start()), ports.end().checked_add(1)])
-            .flatten()
-            .chain([0])
-            .collect();
         changes.sort_unstable();
-        let steps =
-            |transport| canonical(changes.iter().map(|&port| (port, verdict(transport, port))));
+        let steps = |transport| Steps::tabulate(&changes, |port| verdict(transport, port));
         Self {
             tcp: steps(Transport::Tcp),
             udp: steps(Transport::Udp),
@@ -79,66 +77,71 @@ impl Ports {
 
     /// The verdict on one port; for [`Transport::Other`] the port does not matter.
     pub fn at(&self, transport: Transport, port: u16) -> Action {
-        let steps = match transport {
-            Transport::Tcp => &self.tcp,
-            Transport::Udp => &self.udp,
-            Transport::Other => return self.other,
-        };
-        let next = steps.partition_point(|(first, _)| *first <= port);
-        steps[next - 1].1
+        match transport {
+            Transport::Tcp => self.tcp.at(port),
+            Transport::Udp => self.udp.at(port),
+            Transport::Other => self.other,
+        }
     }
 
     /// Both have to allow: where they differ, block wins.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
-        self.merge(other, Action::and)
+        let changes = [&self.tcp, &self.udp, &other.tcp, &other.udp]
+            .into_iter()
+            .flat_map(|steps| steps.changes.iter().copied())
+            .collect();
+        Self::tabulate(changes, |transport, port| {
+            self.at(transport, port).and(other.at(transport, port))
+        })
     }
 
-    /// The ranges of one transport that have the verdict `action`.
-    pub fn ranges(
-        &self,
-        transport: Transport,
-        action: Action,
-    ) -> Vec<std::ops::RangeInclusive<u16>> {
-        let steps: &[(u16, Action)] = match transport {
-            Transport::Tcp => &self.tcp,
-            Transport::Udp => &self.udp,
-            Transport::Other => &[(0, self.other)],
-        };
-        let ends = steps[1..]
-            .iter()
-            .map(|(first, _)| first - 1)
-            .chain([u16::MAX]);
-        steps
-            .iter()
-            .zip(ends)
-            .filter(|((_, verdict), _)| *verdict == action)
-            .map(|((first, _), last)| *first..=last)
-            .collect()
-    }
-
-    fn merge(&self, other: &Self, pick: impl Fn(Action, Action) -> Action) -> Self {
-        let steps = |transport, a: &Steps, b: &Steps| {
-            let mut changes: Vec<u16> = a.iter().chain(b).map(|(first, _)| *first).collect();
-            changes.sort_unstable();
-            canonical(changes.into_iter().map(|port| {
-                (
-                    port,
-                    pick(self.at(transport, port), other.at(transport, port)),
-                )
-            }))
-        };
-        Self {
-            tcp: steps(Transport::Tcp, &self.tcp, &other.tcp),
-            udp: steps(Transport::Udp, &self.udp, &other.udp),
-            other: pick(self.other, other.other),
+    /// The ranges of one transport that have the verdict `action`, ascending; all ports
+    /// or none for [`Transport::Other`].
+    pub fn ranges(&self, transport: Transport, action: Action) -> Vec<RangeInclusive<u16>> {
+        match transport {
+            Transport::Tcp => self.tcp.ranges(action),
+            Transport::Udp => self.udp.ranges(action),
+            Transport::Other if self.other == action => vec![0..=u16::MAX],
+            Transport::Other => Vec::new(),
         }
     }
 }
 
-/// Drop steps that change nothing.
-fn canonical(steps: impl Iterator<Item = (u16, Action)>) -> Steps {
-    let mut steps: Steps = steps.collect();
-    steps.dedup_by_key(|(_, verdict)| *verdict);
-    steps
+impl Steps {
+    /// `changes` are ascending and may repeat.
+    fn tabulate(changes: &[u16], verdict: impl Fn(u16) -> Action) -> Self {
+        let first = verdict(0);
+        let mut last = first;
+        let changes = changes
+            .iter()
+            .copied()
+            .filter(|&port| std::mem::replace(&mut last, verdict(port)) != last)
+            .collect();
+        Self { first, changes }
+    }
+
+    fn at(&self, port: u16) -> Action {
+        self.after(self.changes.partition_point(|change| *change <= port))
+    }
+
+    /// The verdict after so many changes.
+    fn after(&self, changes: usize) -> Action {
+        if changes.is_multiple_of(2) {
+            self.first
+        } else {
+            self.first.opposite()
+        }
+    }
+
+    fn ranges(&self, action: Action) -> Vec<RangeInclusive<u16>> {
+        let starts = std::iter::once(0).chain(self.changes.iter().copied());
+        let ends = self.changes.iter().map(|change| change - 1);
+        starts
+            .zip(ends.chain([u16::MAX]))
+            .enumerate()
+            .filter(|(passed, _)| self.after(*passed) == action)
+            .map(|(_, (start, end))| start..=end)
+            .collect()
+    }
 }
