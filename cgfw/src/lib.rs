@@ -12,4 +12,5 @@ pub mod child;
 pub mod event;
 pub mod exit;
 pub mod ledger;
+pub mod pins;
 pub mod policy;

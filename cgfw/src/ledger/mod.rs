@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use self::recent::Recent;
 pub use self::totals::{Target, Total, Totals};
 use crate::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Repeats, Verdict};
-use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, is_private};
+use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport};
 
 /// How long a question waits for the process that asked it. More than the interval at
 /// which the records of the kernel are read.
@@ -399,13 +399,19 @@ impl Ledger {
         observation
     }
 
-    /// A name that leads there and is blocked on that port, else a rule on the address.
+    /// A name that leads there and that a rule blocks on that port, else one that the
+    /// default blocks, else the address itself.
     fn explain_blocked(&self, to: Destination) -> Explanation {
-        let blamed = self
+        let mut blamed = self
             .leads_to(to.ip)
             .rev()
-            .find_map(|lead| self.explain_by_name(lead, to, Action::Block));
-        blamed.unwrap_or_else(|| self.explain_by_address(to, Action::Block))
+            .filter_map(|lead| self.explain_by_name(lead, to, Action::Block))
+            .collect::<Vec<_>>();
+        blamed.sort_by_key(|explanation| explanation.rule.is_none());
+        blamed
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| self.explain_by_address(to, Action::Block))
     }
 
     /// The name that the process itself asked for last, else the last that anyone did,
@@ -466,9 +472,8 @@ impl Ledger {
     /// Whether the address can be reached through the internet.
     fn is_public(&self, ip: IpAddr) -> bool {
         let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-        !(self.policy.is_own(ip) || self.policy.is_private(ip) || is_private(ip))
-            && !ip.is_multicast()
-            && !is_broadcast
+        let is_near = self.policy.is_own(ip) || self.policy.is_private(ip);
+        !(is_near || is_broadcast || ip.is_multicast())
     }
 
     fn leads_to(&self, ip: IpAddr) -> impl DoubleEndedIterator<Item = &Lead> {

@@ -25,7 +25,7 @@ fn ledger(block: &[&str], allow: &[&str]) -> Ledger {
 }
 
 fn process(pid: u32, command: &str) -> Process {
-    let argv: Vec<Vec<u8>> = command.split(' ').map(|word| word.into()).collect();
+    let argv: Vec<Vec<u8>> = command.split(' ').map(Into::into).collect();
     Process {
         pid,
         tid: pid,

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use self::domain::{Domain, DomainError};
+use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
 pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
 
@@ -28,22 +29,6 @@ pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
 pub enum Action {
     Allow,
     Block,
-}
-
-impl Action {
-    /// Where two opinions meet, block wins.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        self.max(other)
-    }
-
-    #[must_use]
-    fn opposite(self) -> Self {
-        match self {
-            Self::Allow => Self::Block,
-            Self::Block => Self::Allow,
-        }
-    }
 }
 
 /// How a block looks to the child (`--on-block`).
@@ -78,7 +63,7 @@ pub struct Judgement {
     /// The name that `rule` matched, where that is not the name that was asked for: an
     /// alias of the chain, or the name without the resolver's search suffix.
     pub matched: Option<Domain>,
-    opinions: Vec<Opinion>,
+    matches: Vec<Matching>,
     fallback: Action,
 }
 
@@ -95,14 +80,14 @@ pub struct Decision<'j> {
 /// The rules that match one name or address, the most specific first and block before
 /// allow. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Opinion {
+struct Matching {
     rules: Vec<Arc<Rule>>,
-    /// The name, if it is not the one that was asked for. Such an opinion can only
+    /// The name, if it is not the one that was asked for. Such a match can only
     /// block: an allow list names what scripts ask for and not where a CDN hosts it.
     matched: Option<Domain>,
 }
 
-impl Opinion {
+impl Matching {
     fn at(&self, transport: Transport, port: u16) -> Option<Decision<'_>> {
         let rule = self
             .rules
@@ -117,20 +102,24 @@ impl Opinion {
 }
 
 impl Judgement {
-    fn new(opinions: Vec<Opinion>, fallback: Action) -> Self {
+    fn new(matches: Vec<Matching>, fallback: Action) -> Self {
         let mut judgement = Self {
-            ports: Ports::all(fallback),
+            ports: Ports::by_default(fallback),
             rule: None,
             matched: None,
-            opinions,
+            matches,
             fallback,
         };
-        if judgement.opinions.is_empty() {
+        if judgement.matches.is_empty() {
             return judgement;
         }
         let changes = judgement.changes();
         judgement.ports = Ports::tabulate(changes.clone(), |transport, port| {
-            judgement.at(transport, port).action
+            let decision = judgement.at(transport, port);
+            match decision.rule {
+                Some(_) => Opinion::Rule(decision.action),
+                None => Opinion::Default(decision.action),
+            }
         });
         let verdict = judgement.ports.uniform().unwrap_or(Action::Allow);
         let (rule, matched) = [Transport::Tcp, Transport::Udp, Transport::Other]
@@ -152,13 +141,13 @@ impl Judgement {
         self.ports.uniform() == Some(Action::Block)
     }
 
-    /// The verdict on one port and what decided it: the first opinion that blocks,
+    /// The verdict on one port and what decided it: the first match that blocks,
     /// otherwise the first that allows, otherwise the default.
     pub fn at(&self, transport: Transport, port: u16) -> Decision<'_> {
         let decisions = || {
-            self.opinions
+            self.matches
                 .iter()
-                .filter_map(|opinion| opinion.at(transport, port))
+                .filter_map(|matching| matching.at(transport, port))
         };
         decisions()
             .find(|decision| decision.action == Action::Block)
@@ -173,9 +162,9 @@ impl Judgement {
     /// The ports at which the verdict may change, unsorted, and 0.
     fn changes(&self) -> Vec<u16> {
         let ends = self
-            .opinions
+            .matches
             .iter()
-            .flat_map(|opinion| &opinion.rules)
+            .flat_map(|matching| &matching.rules)
             .filter_map(|rule| rule.ports.as_ref())
             .flat_map(|ports| [Some(*ports.start()), ports.end().checked_add(1)]);
         ends.flatten().chain([0]).collect()
@@ -264,12 +253,12 @@ impl Policy {
             .iter()
             .filter_map(|suffix| qname.strip_suffix(suffix));
         let others = aliases.iter().cloned().chain(bare).filter_map(|other| {
-            Some(Opinion {
+            Some(Matching {
                 rules: self.rules_on(&other)?,
                 matched: Some(other),
             })
         });
-        let asked = self.rules_on(qname).map(|rules| Opinion {
+        let asked = self.rules_on(qname).map(|rules| Matching {
             rules,
             matched: None,
         });
@@ -294,20 +283,16 @@ impl Policy {
         if is_link_local(address) && !name.is_blocked() && !exactly_named {
             return None;
         }
-        let opinions = name
-            .opinions
-            .iter()
-            .cloned()
-            .chain(self.opinion_on(address))
-            .collect();
-        Some(Judgement::new(opinions, name.fallback))
+        let matches = name.matches.iter().cloned();
+        let matches = matches.chain(self.matching_on(address)).collect();
+        Some(Judgement::new(matches, name.fallback))
     }
 
     /// Judge an address by the rules that name it or a network it lies in; `None` where
     /// there is no such rule, so that [`Self::direct_ip`] decides.
     pub fn address(&self, address: IpAddr) -> Option<Judgement> {
-        let opinion = self.opinion_on(address.to_canonical())?;
-        Some(Judgement::new(vec![opinion], self.unresolved(address)))
+        let matching = self.matching_on(address.to_canonical())?;
+        Some(Judgement::new(vec![matching], self.unresolved(address)))
     }
 
     /// The verdict on an address that no rule and no permitted name leads to.
@@ -370,14 +355,14 @@ impl Policy {
         (!rules.is_empty()).then_some(rules)
     }
 
-    fn opinion_on(&self, address: IpAddr) -> Option<Opinion> {
+    fn matching_on(&self, address: IpAddr) -> Option<Matching> {
         let rules: Vec<Arc<Rule>> = self
             .networks
             .iter()
             .filter(|(net, _)| net.contains(&address))
             .map(|(_, rule)| Arc::clone(rule))
             .collect();
-        (!rules.is_empty()).then_some(Opinion {
+        (!rules.is_empty()).then_some(Matching {
             rules,
             matched: None,
         })

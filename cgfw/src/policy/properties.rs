@@ -282,24 +282,24 @@ proptest! {
     }
 
     #[test]
-    fn ports_meet_port_by_port_and_their_ranges_cover_all(
+    fn ports_merge_port_by_port_and_their_ranges_cover_all(
         rules in prop::collection::vec(rule(), 2..6),
         default in action(),
         name in labels(),
         transport in transport(),
         port in port(),
     ) {
-        let (one, other) = rules.split_at(rules.len() / 2);
+        let (ours, theirs) = rules.split_at(rules.len() / 2);
         let judge = |rules: &[Rule]| {
             Policy::new(rules.to_vec(), Some(default), None, Vec::new()).name(&domain(&name), &[]).ports
         };
-        let (one, other) = (judge(one), judge(other));
-        let both = one.and(&other);
-        prop_assert_eq!(
-            both.at(transport, port),
-            one.at(transport, port).and(other.at(transport, port))
-        );
-        prop_assert_eq!(&one.and(&one), &one);
+        let (one, other) = (judge(ours), judge(theirs));
+        let both = one.merge(&other);
+        let spoken = |rules: &[Rule]| longest(rules, transport, port, |p| name_match(p, &name));
+        let expected = [spoken(ours), spoken(theirs)].into_iter().flatten().max().unwrap_or(default);
+        prop_assert_eq!(both.at(transport, port), expected);
+        prop_assert_eq!(&one.merge(&one), &one);
+        prop_assert_eq!(&other.merge(&one), &both);
         let mut ranges = both.ranges(transport, Action::Allow);
         prop_assert_eq!(
             ranges.iter().any(|range| range.contains(&port)),
