@@ -295,6 +295,14 @@ impl Policy {
         Some(Judgement::new(vec![matching], self.unresolved(address)))
     }
 
+    /// What the rules alone say of an address, so that it can be merged with what names
+    /// that lead there are allowed: `None` where there is no such rule, and the weakest
+    /// of all opinions on ports of which they do not speak.
+    pub fn address_rules(&self, address: IpAddr) -> Option<Ports> {
+        let matching = self.matching_on(address.to_canonical())?;
+        Some(Judgement::new(vec![matching], Action::Allow).ports)
+    }
+
     /// The verdict on an address that no rule and no permitted name leads to.
     pub fn unresolved(&self, address: IpAddr) -> Action {
         let allowed = self.is_own(address)
