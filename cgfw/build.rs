@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 #[path = "build/sources.rs"]
-#[expect(dead_code, reason = "shared with xtask, which also writes the record")]
 mod sources;
 
 use sources::Sources;
