@@ -241,3 +241,22 @@ const _: () = {
     assert!(size_of::<ActHead>() == 96 && align_of::<ActHead>() == 8);
     assert!(size_of::<Act>() == 96 + ARGV_LEN);
 };
+
+/// Lets aya's map wrappers copy the types octet by octet.
+#[cfg(feature = "user")]
+mod user {
+    use super::{Endpoint, Entry, OriginalKey, PortKey, QueryKey, SeenKey};
+
+    // SAFETY: integers only, no padding (asserted above): any octets are a value.
+    unsafe impl aya::Pod for Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Entry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for OriginalKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for PortKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for QueryKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for SeenKey {}
+}

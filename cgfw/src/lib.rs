@@ -6,5 +6,9 @@ never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone 
 the order.
 */
 
+pub mod bpf;
+pub mod cgroup;
+pub mod child;
 pub mod event;
+pub mod pins;
 pub mod policy;

@@ -1,4 +1,4 @@
-//! Running other programs, with errors that can be pasted back into a shell.
+//! Running other programs, with errors that name the whole command.
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -60,7 +60,11 @@ pub(crate) fn clean_toolchain(command: &mut Command) -> &mut Command {
     command
 }
 
-/// The command as one would type it: its `Debug` quotes arguments and shows the environment.
+/// The command as one would type it, without what it inherits.
 fn line(command: &Command) -> String {
-    format!("{command:?}")
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
 }

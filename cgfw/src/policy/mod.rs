@@ -28,14 +28,6 @@ pub enum Action {
     Block,
 }
 
-impl Action {
-    /// Where two opinions meet, block wins.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        self.max(other)
-    }
-}
-
 /// How a block looks to the child (`--on-block`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnBlock {
@@ -148,11 +140,11 @@ impl Policy {
             .iter()
             .filter_map(|suffix| qname.strip_suffix(suffix));
         for other in aliases.iter().cloned().chain(bare) {
-            let (ports, rule) = self.judge_name(&other, Action::Allow).into_parts();
-            if ports.uniform() != Some(Action::Allow) {
+            let alias = self.judge_name(&other, Action::Allow);
+            if alias.ports.uniform() != Some(Action::Allow) {
                 verdict = Judgement {
-                    ports: verdict.ports.and(&ports),
-                    rule,
+                    ports: verdict.ports.blocked_by(&alias.ports),
+                    rule: alias.rule,
                     matched: Some(other),
                 };
             }
@@ -224,15 +216,9 @@ impl Policy {
     }
 }
 
-impl Judgement {
-    fn into_parts(self) -> (Ports, Option<Arc<Rule>>) {
-        (self.ports, self.rule)
-    }
-}
-
 /// Let `rules`, the most specific first and block before allow, decide every port.
 fn judge(rules: &[&Arc<Rule>], fallback: Action) -> Judgement {
-    let ports = Ports::decide(rules.iter().map(|rule| rule.as_ref()), fallback);
+    let ports = Ports::decide(rules.iter().map(AsRef::as_ref), fallback);
     let blocks = ports.uniform() != Some(Action::Allow);
     let rule = rules
         .iter()
