@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Kernel, directory};
 use crate::command;
+use crate::sources::files_below;
 use crate::workspace::Workspace;
 
 /// Depends on the newest cloud kernel of each suite: small, with a serial console.
@@ -47,63 +48,58 @@ pub(super) fn fetch(workspace: &Workspace, kernel: Kernel) -> Result<Image> {
     println!("vm {kernel}: fetching Debian {}'s kernel", kernel.suite());
     let apt = Apt::configure(&directory, kernel.suite())?;
     command::run(apt.command("apt-get").arg("--quiet=2").arg("update"))?;
-    let mut package = PACKAGE.to_owned();
+    let mut package_name = PACKAGE.to_owned();
     while let Some(next) = next(&command::read(
-        apt.command("apt-cache").args(["depends", &package]),
+        apt.command("apt-cache").args(["depends", &package_name]),
     )?) {
-        next.clone_into(&mut package);
+        next.clone_into(&mut package_name);
     }
     command::run(apt.command("apt-get").current_dir(&directory).args([
         "--quiet=2",
         "download",
-        &package,
+        &package_name,
     ]))?;
-    let deb = files(&directory, is_package)?
-        .pop()
-        .with_context(|| format!("apt-get download {package} left no package"))?;
+    let deb = package(&directory)?
+        .with_context(|| format!("apt-get download {package_name} left no package"))?;
     command::run(
         Command::new("dpkg-deb")
             .arg("--extract")
             .arg(&deb)
             .arg(&directory),
     )?;
-    find(&directory)?.with_context(|| format!("{} holds no boot/vmlinuz-*", deb.display()))
+    find(&directory)?.with_context(|| format!("{} holds no vmlinuz", deb.display()))
 }
 
+/// The package and the image in it, if they are here.
 fn find(directory: &Path) -> Result<Option<Image>> {
-    let image = files(&directory.join("boot"), |name| name.starts_with("vmlinuz-"))?.pop();
-    let package = files(directory, is_package)?.pop();
-    Ok(image.zip(package).map(|(path, package)| Image {
-        package: package
-            .file_name()
-            .unwrap_or_default()
-            .display()
-            .to_string(),
+    let Some(package) = package(directory)? else {
+        return Ok(None);
+    };
+    // boot/vmlinuz-RELEASE, and from Debian 14 on usr/lib/modules/RELEASE/vmlinuz.
+    let image = files_below(directory)
+        .with_context(|| format!("failed to list {}", directory.display()))?
+        .into_iter()
+        .find(|path| name(path).starts_with("vmlinuz"));
+    Ok(image.map(|path| Image {
+        package: name(&package),
         path,
     }))
 }
 
-fn is_package(name: &str) -> bool {
-    Path::new(name)
-        .extension()
-        .is_some_and(|extension| extension == "deb")
+/// The package that was downloaded into `directory`, which need not exist.
+fn package(directory: &Path) -> Result<Option<PathBuf>> {
+    if !directory.exists() {
+        return Ok(None);
+    }
+    let files = files_below(directory)
+        .with_context(|| format!("failed to list {}", directory.display()))?;
+    Ok(files
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb")))
 }
 
-/// The files of a directory, which need not exist, whose names are of a kind.
-fn files(directory: &Path, kind: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
-    if !directory.exists() {
-        return Ok(Vec::new());
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)
-        .with_context(|| format!("failed to list {}", directory.display()))?
-    {
-        let entry = entry.with_context(|| format!("failed to list {}", directory.display()))?;
-        if entry.file_name().to_str().is_some_and(&kind) {
-            files.push(entry.path());
-        }
-    }
-    Ok(files)
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().display().to_string()
 }
 
 /// An apt that knows one suite and keeps all its state in one directory.
