@@ -15,3 +15,4 @@ pub mod exit;
 pub mod ledger;
 pub mod pins;
 pub mod policy;
+mod watch;
