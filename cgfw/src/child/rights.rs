@@ -21,9 +21,7 @@ pub fn missing_capabilities() -> anyhow::Result<Vec<&'static str>> {
     let needed = [NET_ADMIN, BPF, PERFMON];
     Ok(needed
         .into_iter()
-        .filter(|capability| {
-            !has(*capability) && (*capability == NET_ADMIN || !has(SYS_ADMIN))
-        })
+        .filter(|capability| !has(*capability) && (*capability == NET_ADMIN || !has(SYS_ADMIN)))
         .map(|(_, name)| name)
         .collect())
 }
