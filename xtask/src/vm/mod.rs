@@ -12,6 +12,7 @@ mod machine;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -65,7 +66,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const CASES: &str = "tests/vm";
 
 /// `cargo xtask vm`: the smoke test on these kernels, or on all.
-pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<ExitCode> {
     apt::ensure(apt::VM, "the smoke test in an emulator")?;
     let kernels = if kernels.is_empty() {
         Kernel::value_variants()
@@ -76,7 +77,7 @@ pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<()> {
     for kernel in kernels {
         smoke(workspace, *kernel, &mut tally)?;
     }
-    tally.close()
+    Ok(tally.close())
 }
 
 /// Boot one kernel and count what its cases say.
