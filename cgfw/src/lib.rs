@@ -2,7 +2,7 @@
 cgfw runs a command in a filtered cgroup.
 
 Vocabulary, pure: [`policy`], [`event`], [`ledger`]. Stages, which touch the world and
-never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone knows
+never import each other: `cgroup`, `bpf`, `dns`, `child`, [`report`]. `run` alone knows
 the order.
 */
 
@@ -15,3 +15,8 @@ pub mod exit;
 pub mod ledger;
 pub mod pins;
 pub mod policy;
+<<<<<<< HEAD
+mod watch;
+=======
+pub mod report;
+>>>>>>> report
