@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[&str] = &[
     "iputils-ping",
     "libc-ares-dev",
     "libc6-dev",
+    "make",
     "musl-tools",
     "netcat-openbsd",
     "openssl",
