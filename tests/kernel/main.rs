@@ -16,4 +16,13 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 #[path = "../support/mod.rs"]
 mod support;
 
+mod child;
+mod clients;
+mod closed;
+mod dns;
+mod evasion;
+mod examples;
 mod lab;
+mod policy;
+mod refusals;
+mod setup;

@@ -70,6 +70,7 @@ impl Objects {
 }
 
 /// `union bpf_attr` for `BPF_PROG_QUERY`.
+#[expect(clippy::struct_field_names, reason = "they are the kernel's names")]
 #[repr(C)]
 #[derive(Default)]
 struct Query {
@@ -172,4 +173,61 @@ fn bpf<T>(command: libc::c_long, attr: &mut T) -> nix::Result<i32> {
     // buffers that it points to outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     Errno::result(result).map(|value| i32::try_from(value).unwrap())
+}
+
+/// `union bpf_attr` for `BPF_PROG_LOAD`, as far as it is needed.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// `union bpf_attr` for `BPF_PROG_ATTACH`.
+#[expect(clippy::struct_field_names, reason = "they are the kernel's names")]
+#[repr(C)]
+#[derive(Default)]
+struct Attach {
+    target_fd: u32,
+    attach_bpf_fd: u32,
+    attach_type: u32,
+    attach_flags: u32,
+}
+
+/// Attach an egress program that permits everything, and nobody else's below `cgroup`:
+/// with flags of 0. It goes with the cgroup.
+pub fn attach_exclusively(cgroup: &Path) {
+    const CGROUP_SKB: u32 = 8;
+    const INET_EGRESS: u32 = 1;
+    // r0 = 1; exit
+    let permit: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+    let mut load = Load {
+        prog_type: CGROUP_SKB,
+        insn_cnt: 2,
+        insns: permit.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: INET_EGRESS,
+        ..Load::default()
+    };
+    let program = bpf(5, &mut load).unwrap();
+    // SAFETY: the kernel has just made this descriptor for us.
+    let program = unsafe { OwnedFd::from_raw_fd(program) };
+    let dir = File::open(cgroup).unwrap();
+    let mut attach = Attach {
+        target_fd: dir.as_raw_fd().cast_unsigned(),
+        attach_bpf_fd: program.as_raw_fd().cast_unsigned(),
+        attach_type: INET_EGRESS,
+        attach_flags: 0,
+    };
+    bpf(8, &mut attach).unwrap();
 }

@@ -92,9 +92,11 @@ impl Drop for Cgroup {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        if self.path.exists() && !thread::panicking() {
-            panic!("cannot remove {}", self.path.display());
-        }
+        assert!(
+            thread::panicking() || !self.path.exists(),
+            "cannot remove {}",
+            self.path.display()
+        );
     }
 }
 
@@ -130,7 +132,7 @@ fn own_path() -> PathBuf {
     Path::new(mount).join(own)
 }
 
-/// When `pid` started, in clock ticks since boot: field 22 of proc_pid_stat(5).
+/// When `pid` started, in clock ticks since boot: field 22 of `proc_pid_stat(5)`.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_comm) = stat.rsplit_once(") ")?;

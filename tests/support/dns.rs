@@ -236,36 +236,31 @@ impl Question {
     }
 
     fn answer(&self) -> Answer {
-        let mut answer = Answer::default();
-        let mut name = self.name.to_ascii_lowercase();
+        let name = self.name.to_ascii_lowercase();
         match name.as_str() {
-            "servfail.example" => return Answer::failure(2),
-            "refused.example" => return Answer::failure(5),
+            "servfail.example" => Answer::failure(2),
+            "refused.example" => Answer::failure(5),
             "whoami.example" if self.qtype == TXT => {
-                answer.push(None, TXT, text(&self.server.ip().to_string()));
-                return answer;
+                Answer::of(TXT, [text(&self.server.ip().to_string())])
             }
-            "big.example" => {
-                for last in 1..=250 {
-                    if self.qtype == A {
-                        answer.push(None, A, vec![203, 0, 113, last]);
-                    }
-                }
-                if self.qtype == TXT {
-                    for _ in 0..20 {
-                        answer.push(None, TXT, text(&"x".repeat(250)));
-                    }
-                }
-                return answer;
+            "big.example" if self.qtype == A => {
+                Answer::of(A, (1..=250).map(|last| vec![203, 0, 113, last]))
             }
-            _ if name.ends_with(".load.example") => {
-                if self.qtype == A {
-                    answer.push(None, A, vec![203, 0, 113, 30]);
-                }
-                return answer;
+            "big.example" if self.qtype == TXT => {
+                Answer::of(TXT, std::iter::repeat_n(text(&"x".repeat(250)), 20))
             }
-            _ => {}
+            "big.example" | "whoami.example" => Answer::default(),
+            _ if name.ends_with(".load.example") && self.qtype == A => {
+                Answer::of(A, [vec![203, 0, 113, 30]])
+            }
+            _ if name.ends_with(".load.example") => Answer::default(),
+            _ => self.look_up(name),
         }
+    }
+
+    /// What the zone has, aliases followed.
+    fn look_up(&self, mut name: String) -> Answer {
+        let mut answer = Answer::default();
         let mut owner = None;
         loop {
             let here: Vec<[&str; 3]> = entries().filter(|[owner, ..]| *owner == name).collect();
@@ -301,8 +296,7 @@ impl Question {
 
     /// What an attacker off the path could send: right port, wrong id or wrong question.
     fn forgeries(&self) -> Vec<Vec<u8>> {
-        let mut answer = Answer::default();
-        answer.push(None, A, POISON.octets().to_vec());
+        let answer = Answer::of(A, [POISON.octets().to_vec()]);
         let mut other = self.clone();
         other.section[1] ^= 0x01;
         vec![
@@ -349,6 +343,15 @@ impl Answer {
             rcode,
             ..Self::default()
         }
+    }
+
+    /// These, owned by the name that was asked for.
+    fn of(rtype: u16, data: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut answer = Self::default();
+        for data in data {
+            answer.push(None, rtype, data);
+        }
+        answer
     }
 
     fn push(&mut self, owner: Option<String>, rtype: u16, data: Vec<u8>) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -23,12 +23,9 @@ use super::namespace::Namespaces;
 /// A packet from the client.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    pub at: Instant,
     /// IANA protocol number.
     pub protocol: u8,
     pub destination: IpAddr,
-    /// Destination port of UDP, UDP-Lite and TCP.
-    pub port: u16,
     /// From the IP header on.
     pub bytes: Vec<u8>,
 }
@@ -66,7 +63,7 @@ impl Sniffer {
 
     /// What came so far. The wire has no delay, so that this is all that was sent.
     pub fn packets(&self) -> Vec<Packet> {
-        thread::sleep(std::time::Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
         self.packets.lock().unwrap().clone()
     }
 
@@ -93,17 +90,18 @@ impl Sniffer {
 impl Drop for Sniffer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the sniffer panicked");
+        if let Some(thread) = self.thread.take() {
+            let joined = thread.join();
+            assert!(
+                joined.is_ok() || thread::panicking(),
+                "the sniffer panicked"
+            );
         }
     }
 }
 
 fn collect(socket: &OwnedFd, interface: usize, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
-    /// PACKET_HOST of packet(7): to us, neither from us nor for somebody else.
+    /// `PACKET_HOST` of packet(7): to us, neither from us nor for somebody else.
     const TO_US: u8 = 0;
     let mut buffer = [0; 512];
     while !stop.load(Ordering::Relaxed) {
@@ -123,31 +121,20 @@ fn collect(socket: &OwnedFd, interface: usize, packets: &Mutex<Vec<Packet>>, sto
 }
 
 fn parse(bytes: &[u8]) -> Option<Packet> {
-    let (protocol, destination, payload) = match bytes.first()? >> 4 {
+    let (protocol, destination) = match bytes.first()? >> 4 {
         4 => {
             let address: [u8; 4] = bytes.get(16..20)?.try_into().ok()?;
-            let header = usize::from(bytes[0] & 0x0f) * 4;
-            (
-                bytes[9],
-                Ipv4Addr::from(address).into(),
-                bytes.get(header..)?,
-            )
+            (bytes[9], Ipv4Addr::from(address).into())
         }
         6 => {
             let address: [u8; 16] = bytes.get(24..40)?.try_into().ok()?;
-            (bytes[6], Ipv6Addr::from(address).into(), bytes.get(40..)?)
+            (bytes[6], Ipv6Addr::from(address).into())
         }
         _ => return None,
     };
-    let port = match (protocol, payload) {
-        (6 | 17 | 136, [_, _, high, low, ..]) => u16::from_be_bytes([*high, *low]),
-        _ => 0,
-    };
     Some(Packet {
-        at: Instant::now(),
         protocol,
         destination,
-        port,
         bytes: bytes.to_vec(),
     })
 }

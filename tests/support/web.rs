@@ -5,7 +5,6 @@ lab's own certificate authority.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -74,11 +73,6 @@ pub fn root_certificate() -> &'static str {
 /// One HTTP request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Request {
-    pub server: SocketAddr,
-    pub client: SocketAddr,
-    pub tls: bool,
-    /// The Host header.
-    pub host: String,
     pub path: String,
 }
 
@@ -89,19 +83,12 @@ pub type Files = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 pub async fn serve(listener: TcpListener, tls: bool, files: Files, log: Arc<Log>) {
     let acceptor = TlsAcceptor::from(Arc::clone(&AUTHORITY.config));
     loop {
-        let Ok((stream, client)) = listener.accept().await else {
+        let Ok((stream, _)) = listener.accept().await else {
             continue;
         };
         let (acceptor, files, log) = (acceptor.clone(), Arc::clone(&files), Arc::clone(&log));
         tokio::spawn(async move {
-            let server = stream.local_addr()?;
-            let visit = Visit {
-                server,
-                client,
-                tls,
-                files,
-                log,
-            };
+            let visit = Visit { files, log };
             if tls {
                 visit.answer(acceptor.accept(stream).await?).await
             } else {
@@ -112,9 +99,6 @@ pub async fn serve(listener: TcpListener, tls: bool, files: Files, log: Arc<Log>
 }
 
 struct Visit {
-    server: SocketAddr,
-    client: SocketAddr,
-    tls: bool,
     files: Files,
     log: Arc<Log>,
 }
@@ -134,13 +118,7 @@ impl Visit {
             .unwrap_or_default()
             .to_owned();
         let (status, body) = self.page(&path, &host);
-        self.log.request(Request {
-            server: self.server,
-            client: self.client,
-            tls: self.tls,
-            host,
-            path,
-        });
+        self.log.request(Request { path });
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
