@@ -216,6 +216,8 @@ fn job_control_stops_and_continues() {
     shell.wait_for("prompt> ");
     shell.typed("cgfw run --block github.com -- ./job.sh\n");
     shell.wait_for("started");
+    // A shell that is stopped between vfork and exec of its child would hang for good.
+    std::thread::sleep(Duration::from_millis(300));
     shell.typed("\x1a");
     shell.wait_for("Stopped");
     shell.typed("jobs\n");

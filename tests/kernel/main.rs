@@ -23,6 +23,7 @@ mod dns;
 mod evasion;
 mod examples;
 mod lab;
+mod load;
 mod policy;
 mod refusals;
 mod setup;

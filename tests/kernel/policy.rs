@@ -70,122 +70,125 @@ fn check(lab: &Lab, options: &[&str], host: &str, allowed: bool) -> Output {
     output
 }
 
+/// Options, a host, and whether they let it through.
+const NAMES: &[(&[&str], &str, bool)] = &[
+    (&["--block", "github.com"], "github.com", false),
+    (&["--block", "github.com"], "api.github.com", false),
+    (&["--block", "github.com"], "notgithub.com", true),
+    (&["--block", "GitHub.COM."], "github.com", false),
+    (&["--block", "github.com"], "GITHUB.com", false),
+    (&["--block", "github.com"], "github.com.", false),
+    (&["--block", "=github.com"], "github.com", false),
+    (&["--block", "=github.com"], "api.github.com", true),
+    (&["--block", "*.github.com"], "github.com", true),
+    (&["--block", "*.github.com"], "api.github.com", false),
+    (&["--block", "example.com,github.com"], "github.com", false),
+    (&["--block-list", "github.com"], "github.com", false),
+    (
+        &["--block", "b\u{fc}cher.example"],
+        "xn--bcher-kva.example",
+        false,
+    ),
+    (&["--allow", "github.com"], "github.com", true),
+    (&["--allow", "github.com"], "example.com", false),
+    (&["--allow-list", "github.com"], "example.com", false),
+    (
+        &["--block", "github.com", "--allow", "api.github.com"],
+        "api.github.com",
+        true,
+    ),
+    (
+        &["--block", "github.com", "--allow", "api.github.com"],
+        "github.com",
+        false,
+    ),
+    // An exception below a block rule does not turn the default round.
+    (
+        &["--block", "github.com", "--allow", "api.github.com"],
+        "example.com",
+        true,
+    ),
+    (
+        &["--block", "github.com", "--allow", "allowed.example"],
+        "example.com",
+        false,
+    ),
+    (
+        &["--allow", "github.com", "--block", "github.com"],
+        "github.com",
+        false,
+    ),
+    (&["--default", "block"], "example.com", false),
+    (
+        &["--default", "allow", "--allow", "github.com"],
+        "example.com",
+        true,
+    ),
+    (&["--default", "allow"], "github.com", true),
+];
+
 #[test]
 fn names_are_matched_as_documented() {
     let Some(lab) = Lab::new() else { return };
-    for (options, host, allowed) in [
-        (vec!["--block", "github.com"], "github.com", false),
-        (vec!["--block", "github.com"], "api.github.com", false),
-        (vec!["--block", "github.com"], "notgithub.com", true),
-        (vec!["--block", "GitHub.COM."], "github.com", false),
-        (vec!["--block", "github.com"], "GITHUB.com", false),
-        (vec!["--block", "github.com"], "github.com.", false),
-        (vec!["--block", "=github.com"], "github.com", false),
-        (vec!["--block", "=github.com"], "api.github.com", true),
-        (vec!["--block", "*.github.com"], "github.com", true),
-        (vec!["--block", "*.github.com"], "api.github.com", false),
-        (
-            vec!["--block", "example.com,github.com"],
-            "github.com",
-            false,
-        ),
-        (vec!["--block-list", "github.com"], "github.com", false),
-        (vec!["--allow", "github.com"], "github.com", true),
-        (vec!["--allow", "github.com"], "example.com", false),
-        (vec!["--allow-list", "github.com"], "example.com", false),
-        (
-            vec!["--block", "github.com", "--allow", "api.github.com"],
-            "api.github.com",
-            true,
-        ),
-        (
-            vec!["--block", "github.com", "--allow", "api.github.com"],
-            "github.com",
-            false,
-        ),
-        // An exception below a block rule does not turn the default round.
-        (
-            vec!["--block", "github.com", "--allow", "api.github.com"],
-            "example.com",
-            true,
-        ),
-        (
-            vec!["--block", "github.com", "--allow", "allowed.example"],
-            "example.com",
-            false,
-        ),
-        (
-            vec!["--allow", "github.com", "--block", "github.com"],
-            "github.com",
-            false,
-        ),
-        (vec!["--default", "block"], "example.com", false),
-        (
-            vec!["--default", "allow", "--allow", "github.com"],
-            "example.com",
-            true,
-        ),
-        (vec!["--default", "allow"], "github.com", true),
-    ] {
-        check(&lab, &options, host, allowed);
+    for (options, host, allowed) in NAMES {
+        check(&lab, options, host, *allowed);
     }
 }
+
+/// The same for addresses and ports.
+const ADDRESSES: &[(&[&str], &str, bool)] = &[
+    (&["--block", "203.0.113.99"], "203.0.113.99", false),
+    (&["--block", "203.0.113.99"], "203.0.113.98", true),
+    (&["--block", "203.0.113.0/24"], "203.0.113.99", false),
+    (&["--block", "203.0.113.0/24"], "example.com", false),
+    (
+        &["--block", "203.0.113.0/24", "--allow", "203.0.113.99"],
+        "203.0.113.99",
+        true,
+    ),
+    (&["--block", "203.0.113.99:80"], "203.0.113.99", false),
+    (&["--block", "203.0.113.99:443"], "203.0.113.99", true),
+    (
+        &["--block", "203.0.113.99:1-1000/tcp"],
+        "203.0.113.99",
+        false,
+    ),
+    (&["--block", "203.0.113.99/udp"], "203.0.113.99", true),
+    (&["--block", "203.0.113.99"], "[::ffff:203.0.113.99]", false),
+    (
+        &["--block", "2001:db8:200::/64"],
+        "[2001:db8:200::20]",
+        false,
+    ),
+    (
+        &["--block", "[2001:db8:200::20]:80"],
+        "[2001:db8:200::20]",
+        false,
+    ),
+    (
+        &["--block", "[2001:db8:200::20]:443"],
+        "[2001:db8:200::20]",
+        true,
+    ),
+    (
+        &["--block", "2001:db8:200::/64"],
+        "[2001:db8:100::10]",
+        true,
+    ),
+    (&["--block", "example.com:443"], "example.com", true),
+    (&["--block", "example.com:80"], "example.com", false),
+    (&["--block", "example.com:80"], "example.com:8080", true),
+    (&["--allow", "203.0.113.99"], "203.0.113.99", true),
+    (&["--allow", "203.0.113.99"], "203.0.113.98", false),
+    (&["--allow", "example.com:80"], "example.com", true),
+    (&["--allow", "example.com:80"], "example.com:8080", false),
+];
 
 #[test]
 fn addresses_are_matched_as_documented() {
     let Some(lab) = Lab::new() else { return };
-    for (options, host, allowed) in [
-        (vec!["--block", "203.0.113.99"], "203.0.113.99", false),
-        (vec!["--block", "203.0.113.99"], "203.0.113.98", true),
-        (vec!["--block", "203.0.113.0/24"], "203.0.113.99", false),
-        (vec!["--block", "203.0.113.0/24"], "example.com", false),
-        (
-            vec!["--block", "203.0.113.0/24", "--allow", "203.0.113.99"],
-            "203.0.113.99",
-            true,
-        ),
-        (vec!["--block", "203.0.113.99:80"], "203.0.113.99", false),
-        (vec!["--block", "203.0.113.99:443"], "203.0.113.99", true),
-        (
-            vec!["--block", "203.0.113.99:1-1000/tcp"],
-            "203.0.113.99",
-            false,
-        ),
-        (vec!["--block", "203.0.113.99/udp"], "203.0.113.99", true),
-        (
-            vec!["--block", "203.0.113.99"],
-            "[::ffff:203.0.113.99]",
-            false,
-        ),
-        (
-            vec!["--block", "2001:db8:200::/64"],
-            "[2001:db8:200::20]",
-            false,
-        ),
-        (
-            vec!["--block", "[2001:db8:200::20]:80"],
-            "[2001:db8:200::20]",
-            false,
-        ),
-        (
-            vec!["--block", "[2001:db8:200::20]:443"],
-            "[2001:db8:200::20]",
-            true,
-        ),
-        (
-            vec!["--block", "2001:db8:200::/64"],
-            "[2001:db8:100::10]",
-            true,
-        ),
-        (vec!["--block", "example.com:443"], "example.com", true),
-        (vec!["--block", "example.com:80"], "example.com", false),
-        (vec!["--block", "example.com:80"], "example.com:8080", true),
-        (vec!["--allow", "203.0.113.99"], "203.0.113.99", true),
-        (vec!["--allow", "203.0.113.99"], "203.0.113.98", false),
-        (vec!["--allow", "example.com:80"], "example.com", true),
-        (vec!["--allow", "example.com:80"], "example.com:8080", false),
-    ] {
-        check(&lab, &options, host, allowed);
+    for (options, host, allowed) in ADDRESSES {
+        check(&lab, options, host, *allowed);
     }
 }
 

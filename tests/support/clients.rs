@@ -30,6 +30,9 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
                 .env("GO111MODULE", "off");
             go
         }),
+        build("blast", "blast.c", |source, target| {
+            command("cc", &["-O1", "-o"], &[target, source])
+        }),
         build("traffic", "traffic.c", |source, target| {
             command("cc", &["-O1", "-pthread", "-o"], &[target, source])
         }),

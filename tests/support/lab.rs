@@ -224,8 +224,9 @@ impl Traces {
         for root in ["/tmp", "/run", "/dev/shm"] {
             list(Path::new(root), &mut files);
         }
-        // The cache of kernel facts may stay, as may what sudo keeps of its own.
-        files.retain(|file| !file.starts_with("/run/cgfw") && !file.starts_with("/run/sudo"));
+        // The cache of kernel facts may stay, as may what sudo and mount keep of their own.
+        let kept = ["/run/cgfw", "/run/sudo", "/run/mount"];
+        files.retain(|file| !kept.iter().any(|kept| file.starts_with(kept)));
         Self {
             mounts: mounts.lines().map(str::to_owned).collect(),
             files,
