@@ -1,1 +1,88 @@
-fn main() {}
+/*!
+The eBPF programs of cgfw: one object for every kernel from 5.10.
+
+`socket` redirects DNS and refuses at once, `egress` has the last word on every packet,
+`verdict` asks the maps, `emit` tells user space. What a kernel lacks is switched off
+by `maps::CONFIG`, which the verifier knows as constants.
+*/
+#![no_std]
+#![no_main]
+
+mod egress;
+mod emit;
+mod maps;
+mod packet;
+mod socket;
+mod verdict;
+
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
+
+use crate::socket::Family;
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    socket::connect(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    socket::connect(&ctx, Family::V6)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    socket::sendmsg(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    socket::sendmsg(&ctx, Family::V6)
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    socket::restore(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    socket::restore(&ctx, Family::V6)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    socket::restore(&ctx, Family::V4)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    socket::restore(&ctx, Family::V6)
+}
+
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    socket::create(&ctx)
+}
+
+#[cgroup_sock(sock_release)]
+pub fn sock_release(ctx: SockContext) -> i32 {
+    socket::release(&ctx)
+}
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    egress::egress(&ctx)
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the verifier would refuse a program that could.
+    loop {}
+}
+
+/// bpf_probe_read_kernel and bpf_set_retval are for GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

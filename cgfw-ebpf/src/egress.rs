@@ -1,0 +1,138 @@
+//! The last word: every packet of every protocol that a socket of the cgroup sends.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::programs::SkBuffContext;
+use cgfw_common::{
+    ACT_PACKET, ACT_QUERY, ALLOW, BLOCK, COUNTER_UNPARSED, Deed, OriginalKey, QueryKey, protocol,
+};
+
+use crate::emit::{count, current_owner, report, was_seen};
+use crate::maps::{ORIGINALS, QUERIES, config};
+use crate::packet::Packet;
+use crate::socket::socket_owner;
+use crate::verdict::{ANY, DNS_PORT};
+
+const PASS: i32 = 1;
+/// Drop; a UDP sender gets EPERM.
+const REFUSE: i32 = 0;
+/// Drop; a UDP sender is told of success. include/linux/bpf.h, BPF_RET_SET_CN.
+const VANISH: i32 = 2;
+
+/// LOOPBACK_IFINDEX, include/net/flow.h. An address proves nothing here: a socket that
+/// is bound to a device sends "127.0.0.1" out of that device.
+const LOOPBACK: u32 = 1;
+
+#[inline(always)]
+pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
+    // SAFETY: the kernel hands a valid context to the program.
+    let on_loopback = unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK;
+    let Some(packet) = Packet::parse(ctx) else {
+        return refuse_unparsed();
+    };
+    let destination = &packet.destination;
+    let is_tcp = packet.is(protocol::TCP);
+    let owner;
+    let deed;
+    if on_loopback && u32::from(destination.port) == config!(proxy_port) {
+        if is_tcp && !packet.is_syn(ctx) {
+            return PASS;
+        }
+        owner = None;
+        deed = query(ctx, &packet);
+    } else {
+        let action = judge(&packet, on_loopback);
+        // A connect has reported what TCP is allowed, and nobody needs to hear of loopback.
+        if action == ALLOW && (is_tcp || on_loopback) {
+            return PASS;
+        }
+        owner = Some(if is_tcp {
+            socket_owner(cookie(ctx))
+        } else {
+            current_owner()
+        });
+        deed = destination.deed(ACT_PACKET, action);
+    }
+    // The one place that reports: the verifier walks it again for every way that leads
+    // here, and start-up waits for the verifier.
+    if !owner.is_some_and(|owner| was_seen(owner, &deed)) {
+        report(&deed);
+    }
+    if deed.action == ALLOW {
+        return PASS;
+    }
+    refusal()
+}
+
+#[inline(always)]
+fn judge(packet: &Packet, on_loopback: bool) -> u32 {
+    let destination = &packet.destination;
+    if on_loopback {
+        return destination.action(ALLOW);
+    }
+    // What is for port 53 here was not redirected: a crafted packet.
+    if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
+        return BLOCK;
+    }
+    destination.action(config!(unresolved))
+}
+
+/// A DNS message for the proxy: say who sends it, and note to whom it was addressed,
+/// before the proxy can have received it.
+#[inline(always)]
+fn query(ctx: &SkBuffContext, packet: &Packet) -> Deed {
+    let id = if packet.is(protocol::UDP) {
+        packet.dns_id(ctx)
+    } else {
+        0
+    };
+    let ipv6 = packet.ipv6;
+    let key = OriginalKey {
+        cookie: cookie(ctx),
+        ipv6: u32::from(ipv6),
+        reserved: 0,
+    };
+    // SAFETY: an LRU value may be reused while it is read; then the proxy asks another
+    // server that this child named.
+    if let Some(original) = unsafe { ORIGINALS.get(key) } {
+        let query = QueryKey {
+            protocol: packet.destination.protocol as u8,
+            ipv6: u8::from(ipv6),
+            port: packet.source_port,
+            id,
+            reserved: 0,
+        };
+        // Without room the proxy asks the system's resolver.
+        let _ignored = QUERIES.insert(query, original, ANY);
+    }
+    Deed {
+        source_port: packet.source_port,
+        id,
+        ipv6: u32::from(ipv6),
+        ..packet.destination.deed(ACT_QUERY, ALLOW)
+    }
+}
+
+/// A packet that is not understood is counted and not described: it has no destination.
+#[inline(always)]
+fn refuse_unparsed() -> i32 {
+    count(COUNTER_UNPARSED);
+    refusal()
+}
+
+#[inline(always)]
+fn refusal() -> i32 {
+    if config!(audit) != 0 {
+        PASS
+    } else if config!(vanish) != 0 {
+        VANISH
+    } else {
+        REFUSE
+    }
+}
+
+#[inline(always)]
+fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the context of the running program.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}

@@ -1,0 +1,121 @@
+//! The verdict on a destination: at most three look-ups, usually one.
+
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::maps::lpm_trie::Key;
+use cgfw_common::{
+    ALLOW, Address, BLOCK, Deed, Entry, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
+    protocol,
+};
+
+use crate::maps::{ADDRESSES, NETWORKS, PORTS, config};
+
+pub(crate) const DNS_PORT: u16 = 53;
+
+/// Where an act is directed.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    pub(crate) address: Address,
+    pub(crate) port: u16,
+    pub(crate) protocol: u16,
+}
+
+impl Destination {
+    /// [`ALLOW`] or [`BLOCK`]; `unresolved` where neither a pin nor a rule knows the address.
+    #[inline(always)]
+    pub(crate) fn action(&self, unresolved: u32) -> u32 {
+        let Some(entry) = self.entry() else {
+            return unresolved;
+        };
+        if entry.profile == 0 {
+            return entry.action;
+        }
+        let transport = match self.protocol {
+            protocol::TCP | protocol::MPTCP => TRANSPORT_TCP,
+            protocol::UDP | protocol::UDPLITE => TRANSPORT_UDP,
+            _ => TRANSPORT_OTHER,
+        };
+        let port_be = if transport == TRANSPORT_OTHER {
+            0
+        } else {
+            self.port.to_be()
+        };
+        let key = PortKey {
+            profile: entry.profile,
+            transport,
+            port_be,
+        };
+        // A profile covers every port, so that a miss is damage: closed.
+        PORTS.get(Key::new(64, key)).copied().unwrap_or(BLOCK)
+    }
+
+    /// An act directed here.
+    #[inline(always)]
+    pub(crate) fn deed(&self, kind: u32, action: u32) -> Deed {
+        Deed {
+            destination: self.address,
+            kind,
+            action,
+            destination_port: self.port,
+            protocol: self.protocol,
+            source_port: 0,
+            id: 0,
+            ipv6: 0,
+            reserved: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn entry(&self) -> Option<Entry> {
+        // SAFETY: values of ADDRESSES are overwritten whole, 8 aligned octets.
+        if let Some(entry) = unsafe { ADDRESSES.get(self.address) } {
+            return Some(*entry);
+        }
+        if config!(networks) == 0 {
+            return None;
+        }
+        NETWORKS.get(Key::new(128, self.address)).copied()
+    }
+}
+
+/// `ALLOW` for loopback and unspecified addresses, which cannot leave the machine
+/// unless a socket is bound to a device, and then egress sees the device.
+#[inline(always)]
+pub(crate) fn unresolved(address: &Address) -> u32 {
+    if is_loopback(address) {
+        return ALLOW;
+    }
+    config!(unresolved)
+}
+
+#[inline(always)]
+pub(crate) fn is_loopback(address: &Address) -> bool {
+    let [a, b, c, d] = *address;
+    if a != 0 || b != 0 {
+        return false;
+    }
+    match u32::from_be(c) {
+        0xffff => {
+            let d = u32::from_be(d);
+            d >> 24 == 127 || d == 0
+        }
+        0 => u32::from_be(d) <= 1,
+        _ => false,
+    }
+}
+
+/// 127.0.0.1, as an IPv4 word in network order.
+pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+
+/// The v4-mapped form of an IPv4 word in network order.
+#[inline(always)]
+pub(crate) const fn mapped(address: u32) -> Address {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+#[inline(always)]
+pub(crate) const fn is_mapped(address: &Address) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == 0xffff_u32.to_be()
+}
+
+/// Flags of a map update, as aya's wrappers take them.
+pub(crate) const ANY: u64 = BPF_ANY as u64;

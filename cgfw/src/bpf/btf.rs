@@ -1,0 +1,219 @@
+/*!
+Where the kernel keeps the members that the programs read.
+
+The layout of `task_struct` differs from kernel to kernel and is described in
+/sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst). A full parser takes longer than
+everything else at start together, so this one walks the types once and looks at
+three structures.
+*/
+
+use cgfw_common::Offsets;
+
+/// include/uapi/linux/btf.h
+const MAGIC: u16 = 0xeb9f;
+const HEADER: usize = 24;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+
+/// Find the [`Offsets`] in raw BTF; `None` if it is damaged or lacks one of the members.
+pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
+    let [task, mm, cred] = Btf::parse(raw)?.structs([b"task_struct", b"mm_struct", b"cred"])?;
+    let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
+    // The programs read these pairs at once; no kernel has ever parted them.
+    let are_pairs =
+        task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
+    are_pairs.then_some(Offsets {
+        task_pid,
+        task_real_parent: task.member(b"real_parent")?,
+        task_start_boottime: task.member(b"start_boottime")?,
+        task_mm: task.member(b"mm")?,
+        task_cred: task.member(b"cred")?,
+        task_comm: task.member(b"comm")?,
+        cred_uid: cred.member(b"uid")?,
+        mm_arg_start,
+    })
+}
+
+struct Btf<'b> {
+    types: &'b [u8],
+    strings: &'b [u8],
+    /// Where each type starts in `types`, by id; id 0 is void.
+    starts: Vec<u32>,
+}
+
+/// A structure or union, at `start` of the types.
+struct Struct<'b> {
+    btf: std::rc::Rc<Btf<'b>>,
+    start: usize,
+}
+
+impl<'b> Btf<'b> {
+    fn parse(raw: &'b [u8]) -> Option<Self> {
+        if u16::from_ne_bytes(raw.get(..2)?.try_into().ok()?) != MAGIC || raw.len() < HEADER {
+            return None;
+        }
+        let section = |offset_at, length_at| {
+            let from = index(word(raw, 4)?)?.checked_add(index(word(raw, offset_at)?)?)?;
+            raw.get(from..from.checked_add(index(word(raw, length_at)?)?)?)
+        };
+        let types = section(8, 12)?;
+        let strings = section(16, 20)?;
+        let mut starts = Vec::with_capacity(types.len() / 32);
+        starts.push(u32::MAX);
+        let mut at = 0;
+        while at < types.len() {
+            starts.push(u32::try_from(at).ok()?);
+            at += 12 + tail(word(types, at + 4)?)?;
+        }
+        Some(Self {
+            types,
+            strings,
+            starts,
+        })
+    }
+
+    /// The structures of these names.
+    fn structs<const N: usize>(self, names: [&[u8]; N]) -> Option<[Struct<'b>; N]> {
+        let mut found = [None; N];
+        for &start in &self.starts[1..] {
+            let start = index(start)?;
+            if kind(word(self.types, start + 4)?) != KIND_STRUCT {
+                continue;
+            }
+            let name = word(self.types, start)?;
+            for (wanted, found) in names.iter().zip(&mut found) {
+                if found.is_none() && self.has_name(name, wanted) {
+                    *found = Some(start);
+                }
+            }
+        }
+        let btf = std::rc::Rc::new(self);
+        let mut structs = Vec::with_capacity(N);
+        for start in found {
+            structs.push(Struct {
+                btf: std::rc::Rc::clone(&btf),
+                start: start?,
+            });
+        }
+        structs.try_into().ok()
+    }
+
+    fn has_name(&self, offset: u32, name: &[u8]) -> bool {
+        index(offset)
+            .and_then(|offset| self.strings.get(offset..))
+            .and_then(|rest| rest.strip_prefix(name))
+            .is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    /// Offset in octets of a member of the structure at `start`, also inside anonymous members.
+    fn member(&self, start: usize, name: &[u8], depth: u32) -> Option<u32> {
+        let info = word(self.types, start + 4)?;
+        // With the kind flag the upper octet of an offset is the size of a bit field.
+        let offset_mask = if info >> 31 == 1 {
+            0x00ff_ffff
+        } else {
+            u32::MAX
+        };
+        for i in 0..index(info & 0xffff)? {
+            let at = start + 12 + 12 * i;
+            let member_name = word(self.types, at)?;
+            let offset = (word(self.types, at + 8)? & offset_mask) / 8;
+            if member_name != 0 {
+                if self.has_name(member_name, name) {
+                    return Some(offset);
+                }
+                continue;
+            }
+            let inner = index(*self.starts.get(index(word(self.types, at + 4)?)?)?)?;
+            let is_compound =
+                matches!(kind(word(self.types, inner + 4)?), KIND_STRUCT | KIND_UNION);
+            if is_compound
+                && depth > 0
+                && let Some(deeper) = self.member(inner, name, depth - 1)
+            {
+                return Some(offset + deeper);
+            }
+        }
+        None
+    }
+}
+
+impl Struct<'_> {
+    fn member(&self, name: &[u8]) -> Option<u32> {
+        self.btf.member(self.start, name, 4)
+    }
+}
+
+fn kind(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
+/// Octets behind the common part of a type, by its kind; `None` for a kind from the future.
+fn tail(info: u32) -> Option<usize> {
+    let members = index(info & 0xffff)?;
+    Some(match kind(info) {
+        // INT, VAR and DECL_TAG.
+        1 | 14 | 17 => 4,
+        // ARRAY.
+        3 => 12,
+        // STRUCT, UNION, DATASEC and ENUM64.
+        KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members,
+        // ENUM and FUNC_PROTO.
+        6 | 13 => 8 * members,
+        // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT and TYPE_TAG.
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
+}
+
+fn word(raw: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(
+        raw.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
+}
+
+fn index(value: u32) -> Option<usize> {
+    usize::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Members are at known places where the kernel and this process agree on them.
+    #[test]
+    fn the_running_kernel_has_every_member() {
+        let raw = match std::fs::read("/sys/kernel/btf/vmlinux") {
+            Ok(raw) => raw,
+            Err(error) => {
+                println!("SKIP the_running_kernel_has_every_member: no BTF: {error}");
+                return;
+            }
+        };
+        let found = offsets(&raw).unwrap();
+        let all = [
+            found.task_pid,
+            found.task_real_parent,
+            found.task_start_boottime,
+            found.task_mm,
+            found.task_cred,
+            found.task_comm,
+            found.cred_uid,
+            found.mm_arg_start,
+        ];
+        assert!(
+            all.iter().all(|offset| (1..32768).contains(offset)),
+            "{found:?}"
+        );
+        assert!(found.task_start_boottime.is_multiple_of(8), "{found:?}");
+    }
+
+    #[test]
+    fn damaged_btf_is_no_btf() {
+        assert_eq!(offsets(b""), None);
+        assert_eq!(offsets(&[0x9f, 0xeb, 1, 0]), None);
+        let mut header = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
+        header.extend([0xff; 16]);
+        assert_eq!(offsets(&header), None);
+    }
+}

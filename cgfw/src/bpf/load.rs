@@ -1,0 +1,269 @@
+/*!
+From the object in this binary to programs in the kernel.
+
+aya's own `EbpfLoader` parses the BTF of the whole kernel before it does anything, which
+takes longer than everything else at start together. So the object is parsed and
+relocated with `aya_obj`, maps are aya's, and programs are loaded and attached here.
+This file can go when aya 0.16, whose loader is lazy, builds with the Rust of this project.
+
+Programs are attached the legacy way, not by links: such an attachment outlives cgfw and
+ends with the cgroup, so that a killed cgfw leaves its child filtered.
+*/
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use anyhow::{Context as _, anyhow, bail};
+use aya::maps::MapData;
+use aya_obj::generated::{
+    BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type,
+};
+use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
+use cgfw_common::Config;
+
+/// The compiled programs of `cgfw-ebpf`, for this machine's byte order.
+#[cfg(target_endian = "little")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!("cgfw.bpfel.o");
+#[cfg(target_endian = "big")]
+static OBJECT: &[u8] = aya::include_bytes_aligned!("cgfw.bpfeb.o");
+
+/// The last part of the verifier's log is where the reason is.
+const LOG_SIZE: usize = 1 << 20;
+const LOG_SHOWN: usize = 2000;
+
+/// Programs in the kernel, not attached yet, and their maps by name.
+pub(super) struct Loaded {
+    pub(super) programs: Vec<LoadedProgram>,
+    pub(super) maps: HashMap<String, MapData>,
+}
+
+pub(super) struct LoadedProgram {
+    name: String,
+    fd: OwnedFd,
+    attach_type: bpf_attach_type,
+}
+
+/// Create the maps, verify the programs. `log_level` is aya-log's, 0 for silence.
+pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
+    let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
+    object
+        .patch_map_data(
+            [
+                ("CONFIG", (as_bytes(config), true)),
+                (aya_log::LEVEL, (&[log_level][..], false)),
+            ]
+            .into(),
+        )
+        .context("the built-in eBPF object lacks its configuration")?;
+    let mut maps = HashMap::new();
+    let mut sources = Vec::new();
+    for (name, source) in object.maps.drain() {
+        let map = MapData::create(source.clone(), &name, None)
+            .with_context(|| format!("cannot create the eBPF map {name}"))?;
+        if source.section_kind() == EbpfSectionKind::Rodata {
+            freeze_with(&map, source.data())
+                .with_context(|| format!("cannot fill the eBPF map {name}"))?;
+        }
+        sources.push((name.clone(), map.fd().as_fd().as_raw_fd(), source));
+        maps.insert(name, map);
+    }
+    let text_sections = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
+    object
+        .relocate_maps(
+            sources
+                .iter()
+                .map(|(name, fd, source)| (name.as_str(), *fd, source)),
+            &text_sections,
+        )
+        .map_err(|error| anyhow!("{error}"))?;
+    object
+        .relocate_calls(&text_sections)
+        .map_err(|error| anyhow!("{error}"))?;
+    // Names and bpf_probe_read_kernel are in every kernel since 5.10.
+    object.sanitize_functions(&Features::new(
+        true, true, true, true, true, true, true, None,
+    ));
+    let programs = object
+        .programs
+        .iter()
+        .map(|(name, program)| load_program(&object, name, program))
+        .collect::<anyhow::Result<_>>()?;
+    for p in &programs {
+        let p: &LoadedProgram = p;
+        p.id().unwrap();
+    }
+    Ok(Loaded { programs, maps })
+}
+
+impl LoadedProgram {
+    /// Attach to a cgroup, beside what others have attached there or above.
+    pub(super) fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        self.attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::EPERM) => anyhow!(
+                    "cannot attach {}: a program on a cgroup above forbids more below it \
+                     (attached without BPF_F_ALLOW_MULTI); `bpftool cgroup tree` shows which",
+                    self.name
+                ),
+                _ => anyhow!(error).context(format!("cannot attach {}", self.name)),
+            })
+    }
+
+    /// Undo [`Self::attach`].
+    pub(super) fn detach(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+        self.attachment(bpf_cmd::BPF_PROG_DETACH, cgroup)
+    }
+
+    fn attachment(&self, command: bpf_cmd, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+        let mut attr = zeroed_attr();
+        attr.__bindgen_anon_5.__bindgen_anon_1.target_fd = raw(cgroup.as_raw_fd());
+        attr.__bindgen_anon_5.attach_bpf_fd = raw(self.fd.as_raw_fd());
+        attr.__bindgen_anon_5.attach_type = self.attach_type as u32;
+        attr.__bindgen_anon_5.attach_flags = if command == bpf_cmd::BPF_PROG_ATTACH {
+            BPF_F_ALLOW_MULTI
+        } else {
+            0
+        };
+        bpf(command, &mut attr).map(drop)
+    }
+
+    /// The id under which `bpftool prog` lists the program.
+    pub(super) fn id(&self) -> io::Result<u32> {
+        // SAFETY: integers only, for which zero is a value.
+        let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+        let mut attr = zeroed_attr();
+        attr.info.bpf_fd = raw(self.fd.as_raw_fd());
+        attr.info.info_len = size_of_val(&info) as u32;
+        attr.info.info = (&raw mut info) as u64;
+        bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+        eprintln!(
+            "{} verified {} jited {}",
+            self.name, info.verified_insns, info.jited_prog_len
+        );
+        Ok(info.id)
+    }
+}
+
+fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Result<LoadedProgram> {
+    let (prog_type, attach_type) = match program.section {
+        ProgramSection::CgroupSkb {
+            attach_type: Some(attach_type),
+        } => (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, attach_type.into()),
+        ProgramSection::CgroupSockAddr { attach_type } => (
+            bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+            attach_type.into(),
+        ),
+        ProgramSection::CgroupSock { attach_type } => {
+            (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK, attach_type.into())
+        }
+        ref other => {
+            bail!("the eBPF program {name} is of a kind that is not loaded here: {other:?}")
+        }
+    };
+    let instructions = &object.functions[&program.function_key()].instructions;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_3.prog_type = prog_type as u32;
+    attr.__bindgen_anon_3.expected_attach_type = attach_type as u32;
+    attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
+    attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len())?;
+    attr.__bindgen_anon_3.license = program.license.as_ptr() as u64;
+    attr.__bindgen_anon_3.prog_name = short_name(name);
+    let fd = match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => fd,
+        Err(error) => {
+            let log = verifier_log(&mut attr);
+            return Err(anyhow!(error).context(format!(
+                "the kernel refuses the eBPF program {name}{}{log}",
+                if log.is_empty() {
+                    ""
+                } else {
+                    "; the verifier says:\n"
+                }
+            )));
+        }
+    };
+    Ok(LoadedProgram {
+        name: name.to_owned(),
+        // SAFETY: the kernel just made this descriptor for us.
+        fd: unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd)?) },
+        attach_type,
+    })
+}
+
+/// Load once more, for the reason of the failure.
+fn verifier_log(attr: &mut bpf_attr) -> String {
+    let mut log = vec![0_u8; LOG_SIZE];
+    attr.__bindgen_anon_3.log_buf = log.as_mut_ptr() as u64;
+    attr.__bindgen_anon_3.log_size = LOG_SIZE as u32;
+    attr.__bindgen_anon_3.log_level = 1;
+    if bpf(bpf_cmd::BPF_PROG_LOAD, attr).is_ok() {
+        return String::new();
+    }
+    let text =
+        CStr::from_bytes_until_nul(&log).map_or_else(|_ignored| "".into(), CStr::to_string_lossy);
+    let from = text.floor_char_boundary(text.len().saturating_sub(LOG_SHOWN));
+    text[from..].trim().to_owned()
+}
+
+/// Fill a map of constants and let nobody change it: only then are they constants to
+/// the verifier.
+fn freeze_with(map: &MapData, data: &[u8]) -> io::Result<()> {
+    let key = 0_u32;
+    let fd = raw(map.fd().as_fd().as_raw_fd());
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = fd;
+    attr.__bindgen_anon_2.key = (&raw const key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = data.as_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)?;
+    let mut attr = zeroed_attr();
+    attr.__bindgen_anon_2.map_fd = fd;
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
+}
+
+/// bpf(2).
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: `attr` is as large as is said, and its pointers, which the callers set, are
+    // valid for as long as the call takes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            &raw mut *attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+fn zeroed_attr() -> bpf_attr {
+    // SAFETY: a union of structures of integers; zero is the value of what is not set.
+    unsafe { std::mem::zeroed() }
+}
+
+/// A descriptor as bpf(2) takes it; descriptors are never negative.
+fn raw(fd: RawFd) -> u32 {
+    fd.cast_unsigned()
+}
+
+/// BPF_OBJ_NAME_LEN, with its final zero.
+fn short_name(name: &str) -> [libc::c_char; 16] {
+    let mut short = [0; 16];
+    for (to, from) in short[..15].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    short
+}
+
+fn as_bytes(config: &Config) -> &[u8] {
+    // SAFETY: `Config` is integers without padding (asserted in cgfw-common).
+    unsafe { std::slice::from_raw_parts((&raw const *config).cast(), size_of::<Config>()) }
+}

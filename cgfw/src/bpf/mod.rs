@@ -1,0 +1,251 @@
+/*!
+The kernel side, seen from user space: load, attach, tell it verdicts, read its records.
+
+It knows addresses and no names. [`Filter`] is the attachment, [`Verdicts`] what is
+written, [`Acts`] what is read, [`Origins`] where redirected queries were going.
+*/
+
+mod btf;
+mod load;
+mod records;
+mod verdicts;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets};
+use nix::time::{ClockId, clock_gettime};
+
+use self::load::LoadedProgram;
+use self::records::Decoder;
+pub use self::verdicts::Verdicts;
+use crate::event::{Event, Fact, QueryKey};
+use crate::policy::{Action, Transport};
+
+/// The kernel's own description of its types.
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What the programs are told when they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Where the DNS proxy listens, on 127.0.0.1 and ::1.
+    pub proxy_port: u16,
+    /// The verdict on addresses of which the maps say nothing.
+    pub unresolved: Action,
+    /// Whether networks will be set.
+    pub networks: bool,
+    pub audit: bool,
+    /// Refused packets vanish instead of failing.
+    pub vanish: bool,
+    /// Have the programs say what they do.
+    pub debug: bool,
+}
+
+/// The programs, attached to one cgroup until the cgroup or [`Filter::detach`] ends it.
+pub struct Filter {
+    programs: Vec<LoadedProgram>,
+    /// What this kernel cannot tell, if anything: a sentence for the user.
+    pub limitation: Option<String>,
+}
+
+/// What the loaded programs share with user space.
+pub struct Channels {
+    pub verdicts: Verdicts,
+    pub acts: Acts,
+    pub origins: Origins,
+    /// The programs' own debug lines, if [`Settings::debug`].
+    pub log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// Load the programs with everything that this kernel supports.
+pub fn load(settings: &Settings) -> anyhow::Result<(Filter, Channels)> {
+    let offsets = std::fs::read(VMLINUX_BTF)
+        .ok()
+        .as_deref()
+        .and_then(btf::offsets);
+    let level = if settings.debug { u8::MAX } else { 0 };
+    let mut first_failure = None;
+    for (set_retval, offsets) in attempts(offsets) {
+        match load::load(&config(settings, set_retval, offsets), level) {
+            Ok(loaded) => {
+                let channels = channels(loaded.maps, settings, &loaded.programs)?;
+                let filter = Filter {
+                    programs: loaded.programs,
+                    limitation: limitation(offsets, first_failure),
+                };
+                return Ok((filter, channels));
+            }
+            Err(error) => first_failure = first_failure.or(Some(error)),
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| anyhow!("no way to load the eBPF programs was tried")))
+}
+
+impl Filter {
+    /// Attach every program. From here on, what is in the cgroup is filtered.
+    pub fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        self.programs
+            .iter()
+            .try_for_each(|program| program.attach(cgroup))
+    }
+
+    /// Detach every program, after which nothing is filtered.
+    pub fn detach(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+        self.programs
+            .iter()
+            .try_for_each(|program| program.detach(cgroup))
+    }
+}
+
+/// The ways to load, the best first: without bpf_set_retval (before 6.1), without
+/// reading kernel memory (lockdown), without both.
+fn attempts(offsets: Option<Offsets>) -> impl Iterator<Item = (bool, Option<Offsets>)> {
+    let without = offsets.is_some().then_some(None);
+    [Some(offsets), without]
+        .into_iter()
+        .flatten()
+        .flat_map(|offsets| [(true, offsets), (false, offsets)])
+}
+
+fn config(settings: &Settings, set_retval: bool, offsets: Option<Offsets>) -> Config {
+    Config {
+        proxy_port: settings.proxy_port.into(),
+        unresolved: match settings.unresolved {
+            Action::Allow => ALLOW,
+            Action::Block => BLOCK,
+        },
+        networks: settings.networks.into(),
+        audit: settings.audit.into(),
+        vanish: settings.vanish.into(),
+        set_retval: set_retval.into(),
+        errno: libc::ECONNREFUSED.cast_unsigned(),
+        offsets: offsets.unwrap_or_default(),
+    }
+}
+
+fn limitation(offsets: Option<Offsets>, failure: Option<anyhow::Error>) -> Option<String> {
+    if offsets.is_some() {
+        return None;
+    }
+    let reason = match failure {
+        Some(failure) => format!("the kernel does not let eBPF read its memory ({failure:#})"),
+        None => format!("{VMLINUX_BTF} cannot be used"),
+    };
+    Some(format!(
+        "processes cannot be named: {reason}; the filter itself is complete"
+    ))
+}
+
+fn channels(
+    mut maps: HashMap<String, MapData>,
+    settings: &Settings,
+    programs: &[LoadedProgram],
+) -> anyhow::Result<Channels> {
+    let mut take = |name: &str| {
+        maps.remove(name)
+            .with_context(|| format!("the built-in eBPF object has no map {name}"))
+    };
+    let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    let log = settings
+        .debug
+        .then(|| programs.first().context("no programs"))
+        .transpose()?
+        .map(|program| anyhow::Ok(aya_log::EbpfLogger::init_from_id(program.id()?)?))
+        .transpose()
+        .context("cannot read the debug lines of the eBPF programs")?;
+    Ok(Channels {
+        verdicts: Verdicts {
+            addresses: Map::HashMap(take("ADDRESSES")?).try_into()?,
+            networks: Map::LpmTrie(take("NETWORKS")?).try_into()?,
+            ports: Map::LpmTrie(take("PORTS")?).try_into()?,
+            profiles: HashMap::new(),
+        },
+        acts: Acts {
+            ring: Map::RingBuf(take("ACTS")?).try_into()?,
+            counters: Map::PerCpuArray(take("COUNTERS")?).try_into()?,
+            seen: Map::LruHashMap(take("SEEN")?).try_into()?,
+            decoder: Decoder {
+                epoch: SystemTime::now() - monotonic,
+                audit: settings.audit,
+            },
+            lost: 0,
+        },
+        origins: Origins {
+            queries: Map::LruHashMap(take("QUERIES")?).try_into()?,
+        },
+        log,
+    })
+}
+
+/// The ring of acts, from the side that reads it.
+pub struct Acts {
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, u64>,
+    seen: aya::maps::HashMap<MapData, cgfw_common::SeenKey, u64>,
+    decoder: Decoder,
+    /// Losses that were reported already.
+    lost: u64,
+}
+
+impl Acts {
+    /// The next event, if one is there. Never waits.
+    pub fn next(&mut self) -> Option<Event> {
+        while let Some(record) = self.ring.next() {
+            if let Some(event) = self.decoder.decode(&record) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// What was lost since the last call, as an event.
+    pub fn loss(&mut self) -> io::Result<Option<Event>> {
+        let counters = self
+            .counters
+            .get(&COUNTER_LOST, 0)
+            .map_err(io::Error::other)?;
+        let total = counters.iter().sum::<u64>();
+        let new = total.saturating_sub(self.lost);
+        self.lost = total;
+        Ok((new > 0).then(|| Event {
+            time: SystemTime::now(),
+            fact: Fact::Lost(new),
+        }))
+    }
+}
+
+/// Readable when there is something that will not wait: a refusal, or a ring half full.
+impl AsRawFd for Acts {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
+/// Where queries were going before they were redirected.
+pub struct Origins {
+    queries: aya::maps::HashMap<MapData, cgfw_common::QueryKey, Endpoint>,
+}
+
+impl Origins {
+    /// The server that the client of this query had asked.
+    pub fn get(&self, key: &QueryKey) -> Option<SocketAddr> {
+        let key = cgfw_common::QueryKey {
+            protocol: match key.transport {
+                Transport::Tcp => libc::IPPROTO_TCP as u8,
+                Transport::Udp | Transport::Other => libc::IPPROTO_UDP as u8,
+            },
+            ipv6: key.ipv6.into(),
+            port: key.port,
+            id: key.id,
+            reserved: 0,
+        };
+        let endpoint = self.queries.get(&key, 0).ok()?;
+        let port = u16::try_from(endpoint.port).ok()?;
+        Some(SocketAddr::new(records::address(endpoint.address), port))
+    }
+}

@@ -1,0 +1,254 @@
+//! Records of the kernel, decoded by pure functions.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use cgfw_common::{
+    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, Address, BLOCK, Deed, protocol,
+};
+
+use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Verdict};
+use crate::policy::Transport;
+
+/// What a record needs to become an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decoder {
+    /// The time of day at which CLOCK_MONOTONIC was 0.
+    pub(super) epoch: SystemTime,
+    /// Nothing was refused, whatever the verdict.
+    pub(super) audit: bool,
+}
+
+impl Decoder {
+    /// Decode a record from the ring; `None` if it is not an [`Act`] of a known kind.
+    pub(super) fn decode(self, record: &[u8]) -> Option<Event> {
+        if record.len() != size_of::<Act>() {
+            return None;
+        }
+        // SAFETY: as many octets as an `Act` has, which is integers only.
+        let act: Act = unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) };
+        let fact = match act.deed.kind {
+            ACT_QUERY => Fact::Asked {
+                key: query_key(&act.deed),
+                process: process(&act),
+            },
+            // A socket that was refused is a contact with nobody.
+            ACT_CONNECT | ACT_SOCKET => Fact::Contact(self.contact(&act, Layer::Connect)),
+            ACT_PACKET => Fact::Contact(self.contact(&act, Layer::Packet)),
+            _ => return None,
+        };
+        Some(Event {
+            time: self.epoch + Duration::from_nanos(act.time),
+            fact,
+        })
+    }
+
+    fn contact(self, act: &Act, layer: Layer) -> Contact {
+        Contact {
+            process: process(act),
+            layer,
+            destination: SocketAddr::new(address(act.deed.destination), act.deed.destination_port),
+            // MPTCP is TCP on the wire.
+            protocol: match act.deed.protocol {
+                protocol::MPTCP => libc::IPPROTO_TCP as u8,
+                other => u8::try_from(other).unwrap_or(0),
+            },
+            verdict: match (act.deed.action, self.audit) {
+                (BLOCK, true) => Verdict::WouldBlock,
+                (BLOCK, false) => Verdict::Blocked,
+                _ => Verdict::Allowed,
+            },
+        }
+    }
+}
+
+fn query_key(deed: &Deed) -> QueryKey {
+    QueryKey {
+        transport: match deed.protocol {
+            protocol::TCP => Transport::Tcp,
+            _ => Transport::Udp,
+        },
+        ipv6: deed.ipv6 != 0,
+        port: deed.source_port,
+        id: deed.id,
+    }
+}
+
+fn process(act: &Act) -> Process {
+    let actor = &act.actor;
+    let length = usize::try_from(actor.argv_len).map_or(0, |length| length.min(act.argv.len()));
+    Process {
+        pid: actor.tgid,
+        tid: actor.tid,
+        ppid: actor.ppid,
+        uid: actor.uid,
+        started: actor.started,
+        comm: until_nul(&actor.comm).to_vec(),
+        argv: split_argv(&act.argv[..length]),
+        truncated: actor.argv_end.wrapping_sub(actor.argv_start) > u64::from(actor.argv_len),
+    }
+}
+
+/// Arguments as the kernel has them, a zero octet behind each; the last may be cut off.
+fn split_argv(raw: &[u8]) -> Vec<Vec<u8>> {
+    let whole = raw.strip_suffix(b"\0").unwrap_or(raw);
+    if raw.is_empty() {
+        return Vec::new();
+    }
+    whole
+        .split(|octet| *octet == 0)
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+fn until_nul(raw: &[u8]) -> &[u8] {
+    raw.split(|octet| *octet == 0).next().unwrap_or_default()
+}
+
+/// The address as people write it: v4-mapped ones as IPv4.
+pub(super) fn address(words: Address) -> IpAddr {
+    let mut octets = [0; 16];
+    for (to, from) in octets.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&from.to_ne_bytes());
+    }
+    IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bpf::verdicts::octets;
+    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN};
+
+    fn act() -> Act {
+        let mut argv = [0xee; ARGV_LEN];
+        argv[..17].copy_from_slice(b"curl\0-s\0\0example\0");
+        let mut comm = [0; COMM_LEN];
+        comm[..4].copy_from_slice(b"curl");
+        Act {
+            time: 1_500_000_000,
+            deed: Deed {
+                destination: octets("192.0.2.1".parse().unwrap()),
+                kind: ACT_CONNECT,
+                action: BLOCK,
+                destination_port: 443,
+                protocol: protocol::TCP,
+                source_port: 5555,
+                id: 0xbeef,
+                ipv6: 0,
+                reserved: 0,
+            },
+            actor: Actor {
+                started: 77,
+                argv_start: 0x1000,
+                argv_end: 0x1000 + 17,
+                tid: 12,
+                tgid: 11,
+                ppid: 13,
+                uid: 14,
+                argv_len: 17,
+                reserved: 0,
+                comm,
+            },
+            argv,
+        }
+    }
+
+    fn decode(act: &Act, audit: bool) -> Option<Event> {
+        // SAFETY: `Act` is integers without padding.
+        let raw =
+            unsafe { std::slice::from_raw_parts((&raw const *act).cast::<u8>(), size_of::<Act>()) };
+        let epoch = SystemTime::UNIX_EPOCH;
+        Decoder { epoch, audit }.decode(raw)
+    }
+
+    fn contact(act: &Act, audit: bool) -> Contact {
+        match decode(act, audit).unwrap().fact {
+            Fact::Contact(contact) => contact,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_contact_arrives() {
+        let event = decode(&act(), false).unwrap();
+        assert_eq!(
+            event.time,
+            SystemTime::UNIX_EPOCH + Duration::from_millis(1500)
+        );
+        let contact = contact(&act(), false);
+        assert_eq!(contact.layer, Layer::Connect);
+        assert_eq!(contact.destination, "192.0.2.1:443".parse().unwrap());
+        assert_eq!(contact.protocol, 6);
+        assert_eq!(contact.verdict, Verdict::Blocked);
+        assert_eq!(
+            contact.process,
+            Process {
+                pid: 11,
+                tid: 12,
+                ppid: 13,
+                uid: 14,
+                started: 77,
+                comm: b"curl".to_vec(),
+                argv: [&b"curl"[..], b"-s", b"", b"example"]
+                    .map(<[u8]>::to_vec)
+                    .to_vec(),
+                truncated: false,
+            }
+        );
+    }
+
+    #[test]
+    fn verdicts_depend_on_the_action_and_the_mode() {
+        let mut act = act();
+        assert_eq!(contact(&act, true).verdict, Verdict::WouldBlock);
+        act.deed.action = ALLOW;
+        assert_eq!(contact(&act, true).verdict, Verdict::Allowed);
+        assert_eq!(contact(&act, false).verdict, Verdict::Allowed);
+    }
+
+    #[test]
+    fn a_query_carries_its_key() {
+        let mut act = act();
+        act.deed.kind = ACT_QUERY;
+        act.deed.protocol = protocol::UDP;
+        act.deed.ipv6 = 1;
+        match decode(&act, false).unwrap().fact {
+            Fact::Asked { key, .. } => assert_eq!(
+                key,
+                QueryKey {
+                    transport: Transport::Udp,
+                    ipv6: true,
+                    port: 5555,
+                    id: 0xbeef
+                }
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn long_arguments_are_marked_as_cut() {
+        let mut act = act();
+        act.actor.argv_end += 4000;
+        assert!(contact(&act, false).process.truncated);
+        act.actor.argv_len = 0;
+        assert_eq!(contact(&act, false).process.argv, Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn what_is_no_act_is_no_event() {
+        let mut act = act();
+        act.deed.kind = 99;
+        assert!(decode(&act, false).is_none());
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert!(
+            Decoder {
+                epoch,
+                audit: false
+            }
+            .decode(&[0; 7])
+            .is_none()
+        );
+    }
+}

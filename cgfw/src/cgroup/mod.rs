@@ -1,0 +1,353 @@
+/*!
+The cgroup of a run: made, killed, removed.
+
+It lies under the nearest ancestor of the caller's cgroup that only root can write, so
+that the host's limits still hold and a child that is an ordinary user cannot move itself
+out through a parent that was delegated to it. Whoever owns a cgroup holds a lock on its
+directory; a directory that nobody has locked is a leftover.
+*/
+
+mod guardian;
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub use self::guardian::Guardian;
+
+/// The names of our cgroups are this and the id of the run.
+const PREFIX: &str = "cgfw-";
+/// How long killed processes may take to be gone. A process that is stuck in the kernel
+/// (state D) takes longer than any patience.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+/// A killed process is not gone at once: it has memory and files to give back.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// A cgroup of ours. Dropping it kills what is inside and removes it.
+pub struct Cgroup {
+    path: PathBuf,
+    /// The directory, locked for as long as the run lives.
+    directory: Flock<File>,
+    removed: bool,
+}
+
+impl Cgroup {
+    /// Make the cgroup of the run `id`, after removing what killed runs have left beside it.
+    pub fn create(id: &str) -> anyhow::Result<Self> {
+        let parent = root_owned_ancestor(&own_path()?)?;
+        collect_leftovers(&parent)?;
+        let path = parent.join(format!("{PREFIX}{id}"));
+        fs::create_dir(&path).with_context(|| {
+            format!(
+                "cannot make the cgroup {}; cgfw needs write access to it, as root has",
+                path.display()
+            )
+        })?;
+        // Another run that looks for leftovers just now may have got the lock first; then
+        // the directory is gone a moment later, and this run fails before anything runs.
+        let directory = lock(&path)?
+            .with_context(|| format!("another cgfw took {} for a leftover", path.display()))?;
+        Ok(Self {
+            path,
+            directory,
+            removed: false,
+        })
+    }
+
+    /// The path of the cgroup in the file system.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Start the process that kills the cgroup when this process dies. To be called
+    /// while the process has one thread.
+    pub fn guard(&self) -> anyhow::Result<Guardian> {
+        Guardian::start(&self.path, self.directory.as_fd())
+    }
+
+    /// The processes inside, also in cgroups that they made below.
+    pub fn processes(&self) -> io::Result<Vec<Pid>> {
+        processes(&self.path)
+    }
+
+    /// Whether any process is inside.
+    pub fn is_populated(&self) -> io::Result<bool> {
+        is_populated(&self.path)
+    }
+
+    /// Send a signal to every process inside. Processes that end meanwhile are no error.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        for pid in self.processes()? {
+            signal_one(pid, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Open the file that polls as exceptional (`POLLPRI`) when the cgroup gets empty.
+    pub fn open_events(&self) -> io::Result<File> {
+        File::open(self.path.join("cgroup.events"))
+    }
+
+    /// Move every process to the parent cgroup, where nothing of ours is attached.
+    pub fn release(&self) -> io::Result<()> {
+        let outside = self
+            .path
+            .parent()
+            .unwrap_or(&self.path)
+            .join("cgroup.procs");
+        for pid in self.processes()? {
+            match fs::write(&outside, pid.to_string()) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Kill what is inside and remove the cgroup.
+    pub fn close(mut self) -> anyhow::Result<()> {
+        self.removed = true;
+        destroy(&self.path)
+            .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if !self.removed
+            && let Err(error) = destroy(&self.path)
+        {
+            tracing::error!("cannot remove the cgroup {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The directory of this process's cgroup in the unified hierarchy.
+fn own_path() -> anyhow::Result<PathBuf> {
+    let this = procfs::process::Process::myself().context("cannot read /proc/self")?;
+    let mount = this
+        .mountinfo()
+        .context("cannot read /proc/self/mountinfo")?
+        .into_iter()
+        .filter(|mount| mount.fs_type == "cgroup2")
+        .find(|mount| mount.root == "/")
+        .context(
+            "no cgroup2 file system is mounted (/proc/self/mountinfo lists none); \
+             mount one: mount -t cgroup2 none /sys/fs/cgroup",
+        )?;
+    let own = this
+        .cgroups()
+        .context("cannot read /proc/self/cgroup")?
+        .into_iter()
+        .find(|group| group.hierarchy == 0)
+        .context("this process is in no cgroup2 (/proc/self/cgroup has no line `0::`)")?;
+    let relative = own.pathname.trim_start_matches('/').to_owned();
+    if relative.split('/').any(|part| part == "..") {
+        bail!(
+            "this process's cgroup {} lies outside the cgroup namespace of {}",
+            own.pathname,
+            mount.mount_point.display()
+        );
+    }
+    Ok(mount.mount_point.join(relative))
+}
+
+/// The nearest ancestor of `path`, itself included, that only root can write.
+fn root_owned_ancestor(path: &Path) -> anyhow::Result<PathBuf> {
+    let only_root = |metadata: Metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0;
+    for ancestor in path.ancestors() {
+        let procs = ancestor.join("cgroup.procs");
+        let metadata = match fs::metadata(&procs) {
+            Err(error) if error.kind() == ErrorKind::NotFound => break,
+            result => result.with_context(|| format!("cannot look at {}", procs.display()))?,
+        };
+        if only_root(metadata) && fs::metadata(ancestor).is_ok_and(only_root) {
+            return Ok(ancestor.to_owned());
+        }
+    }
+    Err(anyhow!(
+        "every cgroup above {} can be written by others than root, so that a child could \
+         move itself out; run cgfw in a cgroup below one that only root can write",
+        path.display()
+    ))
+}
+
+/// Kill and remove the cgroups of runs whose cgfw and guardian are both gone.
+fn collect_leftovers(parent: &Path) -> anyhow::Result<()> {
+    let entries =
+        fs::read_dir(parent).with_context(|| format!("cannot list {}", parent.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("cannot list {}", parent.display()))?;
+        if !entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
+            continue;
+        }
+        // Locked: its run lives. Gone: somebody else was faster.
+        let Ok(Some(_lock)) = lock(&entry.path()) else {
+            continue;
+        };
+        destroy(&entry.path()).with_context(|| {
+            format!(
+                "cannot remove {}, left by a killed run",
+                entry.path().display()
+            )
+        })?;
+        tracing::info!("removed {}, left by a killed run", entry.path().display());
+    }
+    Ok(())
+}
+
+/// Lock a cgroup's directory; `None` if somebody else has the lock.
+fn lock(path: &Path) -> anyhow::Result<Option<Flock<File>>> {
+    let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    match Flock::lock(directory, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+/// Kill every process below `path` and remove the directories, deepest first.
+fn destroy(path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    loop {
+        let result = kill_all(path)
+            .and_then(|()| wait_empty(path, deadline))
+            .and_then(|()| remove_tree(path));
+        match result {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            // A process was not quite gone, or one more was born.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(RETRY);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// SIGKILL to everything below `path`, such that nothing can fork its way out.
+fn kill_all(path: &Path) -> io::Result<()> {
+    match fs::write(path.join("cgroup.kill"), "1") {
+        // Kernels before 5.14 have no cgroup.kill: nothing forks while it is frozen.
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied
+            ) =>
+        {
+            fs::write(path.join("cgroup.freeze"), "1")?;
+            for pid in processes(path)? {
+                signal_one(pid, Signal::SIGKILL)?;
+            }
+            fs::write(path.join("cgroup.freeze"), "0")
+        }
+        result => result,
+    }
+}
+
+fn signal_one(pid: Pid, signal: Signal) -> io::Result<()> {
+    match kill(pid, signal) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn wait_empty(path: &Path, deadline: Instant) -> io::Result<()> {
+    let events = File::open(path.join("cgroup.events"))?;
+    while is_populated(path)? {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(
+                ErrorKind::TimedOut,
+                "killed processes are still there",
+            ));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        poll(
+            &mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)],
+            timeout,
+        )?;
+    }
+    Ok(())
+}
+
+fn is_populated(path: &Path) -> io::Result<bool> {
+    let events = fs::read_to_string(path.join("cgroup.events"))?;
+    Ok(events.lines().any(|line| line == "populated 1"))
+}
+
+fn processes(path: &Path) -> io::Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for directory in tree(path)? {
+        let list = match fs::read_to_string(directory.join("cgroup.procs")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            // A threaded cgroup: its processes are listed above it.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => continue,
+            result => result?,
+        };
+        found.extend(
+            list.lines()
+                .filter_map(|pid| pid.parse().ok())
+                .map(Pid::from_raw),
+        );
+    }
+    Ok(found)
+}
+
+/// rmdir, deepest first. Files in a cgroup are not removed, they vanish with it.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for directory in tree(path)?.iter().rev() {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// `path` and every directory below it, parents first.
+fn tree(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(directory) = found.get(next) {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if next > 0 && error.kind() == ErrorKind::NotFound => {
+                next += 1;
+                continue;
+            }
+            result => result?,
+        };
+        let names = entries
+            .filter_map(|entry| match entry {
+                Ok(entry) => match entry.file_type() {
+                    Ok(kind) => kind.is_dir().then(|| Ok(entry.file_name())),
+                    Err(error) => Some(Err(error)),
+                },
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<io::Result<Vec<OsString>>>()?;
+        let below: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
+        found.extend(below);
+        next += 1;
+    }
+    Ok(found)
+}

@@ -1,0 +1,16 @@
+/*!
+The wrapped command: started inside the cgroup, as if it ran bare.
+
+It is the last thing that is made, and it is in the cgroup from its first instruction.
+This stage knows neither policies nor cgroup paths; it is handed an open directory.
+*/
+
+mod inherited;
+mod signals;
+mod spawn;
+mod user;
+
+pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets};
+pub use self::signals::{Signals, forward};
+pub use self::spawn::{Child, Command, Ended, SpawnError};
+pub use self::user::{Identity, choose_identity, sudo_command};

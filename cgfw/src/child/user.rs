@@ -1,0 +1,135 @@
+//! As whom the child runs, and what to type when cgfw lacks the rights.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
+
+/// Who the child is to be, where that is not who cgfw is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub name: String,
+    pub uid: Uid,
+    pub gid: Gid,
+    /// Supplementary groups.
+    pub groups: Vec<Gid>,
+    pub home: PathBuf,
+    pub shell: PathBuf,
+    /// Why: a sentence for the user, without a final stop.
+    pub reason: String,
+}
+
+/// Decide who the child is: whom `--user` names, else the user who invoked cgfw through
+/// sudo unless `--keep-root`, else (`None`) the caller.
+pub fn choose_identity(user: Option<&str>, keep_root: bool) -> anyhow::Result<Option<Identity>> {
+    if let Some(name) = user {
+        let user = User::from_name(name)
+            .with_context(|| format!("cannot look up the user {name}"))?
+            .ok_or_else(|| anyhow!("--user {name}: there is no such user"))?;
+        return Identity::new(user, format!("--user {name}")).map(Some);
+    }
+    if keep_root || !Uid::effective().is_root() || !is_run_by_sudo() {
+        return Ok(None);
+    }
+    let Some(uid) = std::env::var_os("SUDO_UID") else {
+        return Ok(None);
+    };
+    let uid = uid
+        .to_str()
+        .and_then(|uid| uid.parse().ok())
+        .map(Uid::from_raw)
+        .with_context(|| format!("SUDO_UID={} is not a user id", uid.display()))?;
+    if uid.is_root() {
+        return Ok(None);
+    }
+    let Some(user) = User::from_uid(uid).context("cannot look up the user of SUDO_UID")? else {
+        bail!("SUDO_UID={uid}: there is no such user; use --user NAME or --keep-root");
+    };
+    Identity::new(user, "who invoked sudo; --keep-root keeps root".to_owned()).map(Some)
+}
+
+impl Identity {
+    fn new(user: User, reason: String) -> anyhow::Result<Self> {
+        let name = CString::new(user.name.as_bytes())?;
+        let groups = getgrouplist(&name, user.gid)
+            .with_context(|| format!("cannot look up the groups of {}", user.name))?;
+        Ok(Self {
+            name: user.name,
+            uid: user.uid,
+            gid: user.gid,
+            groups,
+            home: user.dir,
+            shell: user.shell,
+            reason,
+        })
+    }
+
+    /// The variables that tell programs who they are.
+    pub fn environment(&self) -> [(&'static str, &OsStr); 4] {
+        [
+            ("HOME", self.home.as_os_str()),
+            ("USER", OsStr::new(&self.name)),
+            ("LOGNAME", OsStr::new(&self.name)),
+            ("SHELL", self.shell.as_os_str()),
+        ]
+    }
+}
+
+/// Whether this very command was given to sudo, rather than typed in a shell that sudo
+/// started. sudo stays as the parent, or, where it has nothing to do afterwards, becomes
+/// the command; then only the environment tells.
+fn is_run_by_sudo() -> bool {
+    let parent = std::os::unix::process::parent_id();
+    let parent_is_sudo =
+        std::fs::read(format!("/proc/{parent}/comm")).is_ok_and(|comm| comm == b"sudo\n");
+    parent_is_sudo || sudo_was_given(std::env::var_os("SUDO_COMMAND"), std::env::args_os().next())
+}
+
+fn sudo_was_given(command: Option<OsString>, argv0: Option<OsString>) -> bool {
+    let (Some(command), Some(argv0)) = (command, argv0) else {
+        return false;
+    };
+    let program = command.as_bytes().split(|b| *b == b' ').next();
+    program
+        .map(OsStr::from_bytes)
+        .map(Path::new)
+        .and_then(Path::file_name)
+        == Path::new(&argv0).file_name()
+}
+
+/// The command that runs this one again as root, with the environment and PATH of now.
+pub fn sudo_command() -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("cannot find out where cgfw is")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut path_variable = OsString::from("PATH=");
+    path_variable.push(path);
+    let words = ["sudo", "--preserve-env", "env"]
+        .map(OsString::from)
+        .into_iter()
+        .chain([path_variable, program.into_os_string()])
+        .chain(std::env::args_os().skip(1));
+    let quoted = words
+        .map(|word| {
+            let quoted = shlex::bytes::try_quote(word.as_bytes())
+                .map_err(|error| anyhow!("cannot quote {}: {error}", word.display()))?;
+            Ok(String::from_utf8_lossy(&quoted).into_owned())
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(quoted.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_that_sudo_started_is_not_cgfw_run_by_sudo() {
+        let given =
+            |command: &str, argv0: &str| sudo_was_given(Some(command.into()), Some(argv0.into()));
+        assert!(given("/usr/local/bin/cgfw run -- true", "cgfw"));
+        assert!(!given("/bin/bash", "cgfw"));
+        assert!(!sudo_was_given(None, Some("cgfw".into())));
+    }
+}
