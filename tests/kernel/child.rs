@@ -524,7 +524,7 @@ fn the_child_is_in_the_filter_from_its_first_instruction() {
         .run();
     assert!(
         output.stdout.lines().any(|line| line.starts_with("0::")
-            && line.contains("cgfw-lab-")
+            && line.contains("lab-of-cgfw-")
             && line.matches('/').count() >= 2),
         "not in a cgroup of its own below the caller's: {output}"
     );

@@ -191,9 +191,11 @@ fn leftovers_of_a_run_whose_guardian_died_too_are_collected() {
     // Everything of cgfw's own dies at once: what is in the lab's cgroup but in no run's.
     let inside: Vec<u32> = processes_of(&cgroup);
     let supervisors = descendants_of(running.pid());
-    for pid in supervisors.iter().filter(|pid| !inside.contains(pid)) {
-        // One that has died of the others' deaths is as dead as it should be.
-        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).ok();
+    // Stopped first, so that none can act on the death of another.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for pid in supervisors.iter().filter(|pid| !inside.contains(pid)) {
+            kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        }
     }
     running.finish();
     assert!(

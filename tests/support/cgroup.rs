@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PREFIX: &str = "cgfw-lab-";
+/// Not `cgfw-`: cgfw takes those for its own, and an unlocked one for a leftover.
+const PREFIX: &str = "lab-of-cgfw-";
 
 /// Killed and removed, with all below it, when dropped.
 pub struct Cgroup {
