@@ -132,3 +132,31 @@ print(len(done))
     assert!(started.elapsed() < Duration::from_secs(20));
     assert_eq!(lab.internet().questions_about("load.example").len(), 4000);
 }
+
+#[test]
+fn packets_are_not_events() {
+    let Some(lab) = Lab::new() else { return };
+    lab.cgfw()
+        .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
+        .child(["blast", "203.0.113.99", "9", "0.5"])
+        .run();
+    // One connection is one event, however many packets it has.
+    let lines = lab.read("audit.jsonl");
+    let contacts = lines.lines().filter(|line| line.contains("203.0.113.99"));
+    assert_eq!(contacts.count(), 1, "{lines}");
+}
+
+#[test]
+fn the_programs_explain_themselves_only_if_asked() {
+    let Some(lab) = Lab::new() else { return };
+    let run = |option: &str| {
+        let output = lab
+            .cgfw()
+            .args(["--block", "203.0.113.99", option])
+            .child(["curl", "--silent", "http://203.0.113.99/"])
+            .status(7)
+            .run();
+        output.stderr.lines().count()
+    };
+    assert!(run("-vvv") > run("-v"));
+}
