@@ -180,23 +180,26 @@ fn ping_works_and_is_filtered() {
 }
 
 #[test]
-fn ping_through_a_raw_socket_is_refused() {
+fn ping_through_a_raw_socket_works_and_is_filtered() {
     let Some(lab) = Lab::new() else { return };
     let range = "/proc/sys/net/ipv4/ping_group_range";
     // Nobody may open a ping socket, so that ping(8) falls back to a raw one.
     lab.client().run(|| std::fs::write(range, "1 0")).unwrap();
-    lab.command("ping")
-        .args(["-c1", "-W2", "allowed.example"])
-        .run();
+    let ping = |option: &'static str, host: &'static str| {
+        lab.cgfw()
+            .args(["--block", "github.com", "--block", "198.51.100.77"])
+            .args(["--block", "2001:db8:100::77"])
+            .child(["ping", option, "-c1", "-W1", host])
+    };
+    ping("-4", "allowed.example").run();
+    ping("-6", "allowed.example").run();
+    ping("-4", "github.com").status(2).within(AT_ONCE).run();
     let sniffer = lab.sniff();
-    lab.cgfw()
-        .args(["--block", "github.com"])
-        .child(["ping", "-c1", "-W2", "203.0.113.21"])
-        .status(2)
-        .stderr_has("Operation not permitted")
-        .within(AT_ONCE)
-        .run();
-    assert!(sniffer.packets_to([203, 0, 113, 21]).is_empty());
+    ping("-4", "198.51.100.77").status(1).run();
+    ping("-6", "2001:db8:100::77").status(1).run();
+    assert!(sniffer.packets_to([198, 51, 100, 77]).is_empty());
+    let target: std::net::Ipv6Addr = "2001:db8:100::77".parse().unwrap();
+    assert!(sniffer.packets_to(target).is_empty());
 }
 
 #[test]

@@ -117,6 +117,21 @@ attempt(send)",
 }
 
 #[test]
+fn a_raw_ping_socket_with_a_header_of_its_own() {
+    check(
+        "
+def send():
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+    for port in [9, 53]:
+        header = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 29, 1, 0, 64, 17, 0,
+                             socket.inet_aton('192.0.2.10'), socket.inet_aton(T4))
+        attempt(lambda: raw.sendto(header + struct.pack('!HHHH', 9, port, 9, 0) + b'x', (T4, 0)))
+attempt(send)",
+    );
+}
+
+#[test]
 fn bound_to_a_device_or_with_a_loopback_address() {
     check(
         "
