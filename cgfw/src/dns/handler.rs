@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use hickory_proto::op::{Header, HeaderCounts, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -37,8 +36,8 @@ pub(super) struct Shared {
     /// The port that the proxy itself listens on.
     port: u16,
     synthetic: Synthetic,
-    questions: Semaphore,
-    sockets: Semaphore,
+    pub(super) questions: Semaphore,
+    pub(super) sockets: Semaphore,
 }
 
 impl Shared {
@@ -54,7 +53,7 @@ impl Shared {
     }
 }
 
-/// What hickory calls for each message.
+/// What hickory calls for each datagram.
 #[derive(Clone)]
 pub(super) struct Handler(pub(super) Arc<Shared>);
 
@@ -65,14 +64,9 @@ impl RequestHandler for Handler {
         request: &Request,
         response: R,
     ) -> ResponseInfo {
-        let transport = if request.protocol() == Protocol::Tcp {
-            Transport::Tcp
-        } else {
-            Transport::Udp
-        };
-        let answer = self.0.answer(request, transport).await;
+        let answer = self.0.answer(request, Transport::Udp).await;
         answer
-            .send(request, transport, response)
+            .send(request, response)
             .await
             .unwrap_or_else(|error| {
                 // The client has gone: nobody is left who could be told.
@@ -87,7 +81,8 @@ impl RequestHandler for Handler {
 }
 
 impl Shared {
-    async fn answer(&self, request: &Request, transport: Transport) -> Answer {
+    /// The answer to a message, which has been reported once this returns.
+    pub(super) async fn answer(&self, request: &Request, transport: Transport) -> Answer {
         let time = SystemTime::now();
         let start = Instant::now();
         let question = match read_question(request) {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::dns::tcp::{read_message, write_message};
 use crate::dns::{Proxy, Sockets, serve};
 use crate::event::{self, Event, Fact, QueryKey};
 use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Transport};
@@ -161,9 +161,9 @@ impl Upstream {
             tokio::spawn(async move {
                 loop {
                     let (mut stream, _) = tcp.accept().await.unwrap();
-                    let query = read_framed(&mut stream).await.unwrap();
+                    let query = read_message(&mut stream).await.unwrap();
                     for reply in over_tcp(&query, Transport::Tcp) {
-                        write_framed(&mut stream, &reply).await;
+                        write_message(&mut stream, &reply).await.unwrap();
                     }
                 }
             }),
@@ -220,19 +220,6 @@ fn lookup(zone: &[Record], query: &Message) -> Message {
         message.metadata.response_code = ResponseCode::NXDomain;
     }
     message
-}
-
-pub(super) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let length = stream.read_u16().await.ok()?;
-    let mut bytes = vec![0; usize::from(length)];
-    stream.read_exact(&mut bytes).await.ok()?;
-    Some(bytes)
-}
-
-pub(super) async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).unwrap();
-    stream.write_all(&length.to_be_bytes()).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
 }
 
 pub(super) type Pinned = (String, Vec<IpAddr>, Ports);
@@ -381,8 +368,8 @@ impl Lab {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
             .await
             .unwrap();
-        write_framed(&mut stream, &bytes(query)).await;
-        Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap()
+        write_message(&mut stream, &bytes(query)).await.unwrap();
+        Message::from_vec(&read_message(&mut stream).await.unwrap()).unwrap()
     }
 
     pub(super) async fn over(&self, transport: Transport, query: &Message) -> Message {
