@@ -25,8 +25,11 @@ pub enum Fact {
     Query(Query),
     /// The kernel saw this process send the DNS message with that key.
     Asked { key: QueryKey, process: Process },
-    /// A process connected, or sent a first packet, to a destination.
+    /// A process connected, or sent a first packet, to a destination. Later ones like it
+    /// arrive, counted, as [`Fact::Repeats`].
     Contact(Contact),
+    /// How often a contact that was reported before has been repeated since.
+    Repeats(Repeats),
     /// A name that was not asked for by the child is known to have these addresses:
     /// from /etc/hosts, or because cgfw resolved a name of a block rule.
     Known {
@@ -99,9 +102,25 @@ pub struct Contact {
     pub verdict: Verdict,
 }
 
+/// Further acts that are like an earlier [`Contact`] in all these respects.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeats {
+    /// 0 if it is not known whose acts they were.
+    pub pid: u32,
+    /// As [`Process::started`].
+    pub started: u64,
+    pub destination: SocketAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    pub verdict: Verdict,
+    /// Without the act that was reported.
+    pub count: u64,
+}
+
 /// A process at the moment of its act, as the kernel saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
+    /// 0 if the process is unknown, and all else with it.
     pub pid: u32,
     pub tid: u32,
     pub ppid: u32,
@@ -113,4 +132,21 @@ pub struct Process {
     pub argv: Vec<Vec<u8>>,
     /// Whether `argv` was longer than what the kernel side captures.
     pub truncated: bool,
+}
+
+/// How the run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command exited with this status.
+    Exited(u8),
+    /// A signal of this number ended the command, or cgfw on its behalf.
+    Killed(u8),
+    /// The command ran into `--timeout`.
+    TimedOut,
+    /// The command could not be found.
+    NotFound,
+    /// The command was found and could not be executed.
+    CannotExecute,
+    /// cgfw failed: nothing was run, or the run was ended.
+    Failed,
 }

@@ -32,9 +32,10 @@ impl Pins {
                 Some(known.insert(merged.clone())).map(|_previous| merged)
             }
             Entry::Vacant(unknown) => {
-                let by_rules = policy.address(address);
+                // Not by `--direct-ip`: a name led here.
+                let by_rules = policy.address_rules(address);
                 let merged = match &by_rules {
-                    Some(judgement) => judgement.ports.merge(ports),
+                    Some(rules) => rules.merge(ports),
                     None => ports.clone(),
                 };
                 let as_unknown = by_rules.is_none()
@@ -57,7 +58,7 @@ impl Pins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Rule, Transport};
+    use crate::policy::{DirectIp, Rule, Transport};
 
     fn policy(block: &[&str], allow: &[&str]) -> Policy {
         let parse = |text: &&str, action| Rule::parse(text, action, (*text).to_owned()).unwrap();
@@ -135,5 +136,16 @@ mod tests {
         ] {
             assert_eq!(told.at(Transport::Tcp, port), expected, "port {port}");
         }
+    }
+
+    #[test]
+    fn a_rule_for_one_port_leaves_the_others_to_the_name_and_not_to_direct_ip() {
+        let rules = vec![Rule::parse("192.0.2.1:22", Action::Allow, String::new()).unwrap()];
+        let (default, direct_ip) = (Some(Action::Allow), Some(DirectIp::Block));
+        let policy = Policy::new(rules, default, direct_ip, Vec::new());
+        let told = Pins::default()
+            .add(&policy, address(), &name(&policy, "any.example"))
+            .unwrap();
+        assert_eq!(told.at(Transport::Tcp, 443), Action::Allow);
     }
 }

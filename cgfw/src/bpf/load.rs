@@ -94,6 +94,10 @@ pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
         .iter()
         .map(|(name, program)| load_program(&object, name, program))
         .collect::<anyhow::Result<_>>()?;
+    for p in &programs {
+        let p: &LoadedProgram = p;
+        p.id().unwrap();
+    }
     Ok(Loaded { programs, maps })
 }
 
@@ -138,6 +142,10 @@ impl LoadedProgram {
         attr.info.info_len = size_of_val(&info) as u32;
         attr.info.info = (&raw mut info) as u64;
         bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+        eprintln!(
+            "{} verified {} jited {}",
+            self.name, info.verified_insns, info.jited_prog_len
+        );
         Ok(info.id)
     }
 }

@@ -1,10 +1,18 @@
 //! Domain names as lower-cased wire labels, the only form in which they are compared.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// RFC 1035 section 2.3.4, in octets, with the root label.
 const MAX_NAME: usize = 255;
 const MAX_LABEL: usize = 63;
+/// No name is written longer than with every octet escaped as `\DDD`. Anything longer
+/// is turned away before IDNA, which takes quadratic time, looks at it.
+const MAX_TEXT: usize = 4 * MAX_NAME;
+
+/// What no host name contains (RFC 952, RFC 1123), except for the underscore, which
+/// people do block: `_dmarc.example.com`. Such octets can be written as escapes.
+const NOT_IN_NAMES: idna::AsciiDenyList =
+    idna::AsciiDenyList::new(true, r##"!"#$%&'()*+,/:;<=>?@[\]^`{|}~"##);
 
 /// A domain name: lower-cased labels, each behind its length octet, without the root.
 ///
@@ -18,6 +26,8 @@ pub struct Domain(Box<[u8]>);
 pub enum DomainError {
     Empty,
     Idna,
+    /// A backslash that is followed by neither `DDD` nor a printable ASCII character.
+    Escape,
     LabelTooLong,
     NameTooLong,
 }
@@ -26,7 +36,8 @@ impl fmt::Display for DomainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "a domain name has at least one label, and no empty ones",
-            Self::Idna => "not a valid internationalised domain name",
+            Self::Idna => "not a valid (internationalised) domain name",
+            Self::Escape => r"an escape is \DDD or \ before an ASCII character",
             Self::LabelTooLong => "a label has at most 63 octets",
             Self::NameTooLong => "a domain name has at most 255 octets",
         })
@@ -37,12 +48,46 @@ impl std::error::Error for DomainError {}
 
 impl Domain {
     /// Parse what a person writes: any case, IDNA (UTS 46), an optional final dot.
+    ///
+    /// Where there is a backslash, the text is read as [`Self`] is displayed instead
+    /// (RFC 1035 section 5.1), without IDNA.
     pub fn parse(text: &str) -> Result<Self, DomainError> {
-        let text = text.strip_suffix('.').unwrap_or(text);
-        // STD3 rules stay off: `_dmarc.example.com` is a name that people block.
-        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), idna::AsciiDenyList::URL)
-            .map_err(|_ignored| DomainError::Idna)?;
+        if text.len() > MAX_TEXT {
+            return Err(DomainError::NameTooLong);
+        }
+        if text.contains('\\') {
+            return Self::parse_escaped(text);
+        }
+        let ascii = idna::domain_to_ascii_cow(text.as_bytes(), NOT_IN_NAMES)
+            .map_err(|_opaque| DomainError::Idna)?;
+        // Only now, because IDNA knows further dots, such as U+3002.
+        let ascii = ascii.strip_suffix('.').unwrap_or(&ascii);
         Self::from_labels(ascii.split('.').map(str::as_bytes))
+    }
+
+    fn parse_escaped(text: &str) -> Result<Self, DomainError> {
+        let mut labels = Vec::new();
+        let mut label = Vec::new();
+        let mut rest = text.as_bytes();
+        while let Some((&first, tail)) = rest.split_first() {
+            let (octet, tail) = match first {
+                b'.' => {
+                    labels.push(std::mem::take(&mut label));
+                    rest = tail;
+                    continue;
+                }
+                b'\\' => unescape(tail).ok_or(DomainError::Escape)?,
+                0x21..=0x7e => (first, tail),
+                _ => return Err(DomainError::Idna),
+            };
+            label.push(octet);
+            rest = tail;
+        }
+        // Empty after a final dot, which ends the name and no label.
+        if !label.is_empty() {
+            labels.push(label);
+        }
+        Self::from_labels(labels.iter().map(Vec::as_slice))
     }
 
     /// Build from wire labels in any case, as hickory's `Name::iter` gives them.
@@ -102,7 +147,23 @@ impl Domain {
     }
 }
 
+/// The octet that stands behind a backslash, and what follows (RFC 1035 section 5.1).
+fn unescape(text: &[u8]) -> Option<(u8, &[u8])> {
+    if let Some((digits, rest)) = text.split_first_chunk::<3>()
+        && digits.iter().all(u8::is_ascii_digit)
+    {
+        let number = digits
+            .iter()
+            .fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        return Some((u8::try_from(number).ok()?, rest));
+    }
+    let (&octet, rest) = text.split_first()?;
+    (matches!(octet, 0x21..=0x7e) && !octet.is_ascii_digit()).then_some((octet, rest))
+}
+
 /// RFC 1035 section 5.1 presentation format without the final dot; the root is `.`.
+/// All but what host names are made of is escaped, so that the text is fit for any
+/// terminal and any log, and means the same name as a pattern.
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
@@ -114,10 +175,8 @@ impl fmt::Display for Domain {
             }
             for &octet in label {
                 match octet {
-                    b'.' | b'\\' | b'"' | b';' | b'@' | b'$' | b'(' | b')' => {
-                        write!(f, "\\{}", char::from(octet))?;
-                    }
-                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
+                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => f.write_char(octet.into())?,
+                    b'.' | b'\\' => write!(f, "\\{}", char::from(octet))?,
                     _ => write!(f, "\\{octet:03}")?,
                 }
             }

@@ -2,22 +2,25 @@
 What is permitted: rules, and the one matcher that decides, explains and reports.
 
 Pure: no I/O, no clock, no logging. A [`Policy`] is built once from rules and asked
-two questions, [`Policy::name`] for a name with its alias chain and
-[`Policy::address`] for an address that is reached without a name. Both answer with
-a [`Judgement`]: a verdict for every port, and the rule that says so.
+[`Policy::name`] for a name with its alias chain, [`Policy::through_name`] for an
+address that a name resolved to, and [`Policy::address`] for an address that is
+reached without a name. All answer with a [`Judgement`]: a verdict for every port, and
+the rule that says so.
 */
 
 mod domain;
 mod ports;
 mod rule;
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 pub use self::domain::{Domain, DomainError};
+use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
 pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
 
@@ -44,7 +47,7 @@ pub enum OnBlock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectIp {
     Allow,
-    /// Only private ones: RFC 1918, 100.64/10, link-local, ULA.
+    /// Only private ones: RFC 1918, 100.64/10, link-local, ULA and on-link prefixes.
     Private,
     Block,
 }
@@ -54,18 +57,117 @@ pub enum DirectIp {
 pub struct Judgement {
     /// The verdict, port by port.
     pub ports: Ports,
-    /// The rule that decided: the blocking one if any port is blocked, otherwise the
-    /// most specific allowing one; `None` where only the default spoke.
+    /// The rule that decided: a blocking one if no port is allowed, an allowing one
+    /// otherwise; `None` where only the default spoke. [`Self::at`] knows it by port.
     pub rule: Option<Arc<Rule>>,
     /// The name that `rule` matched, where that is not the name that was asked for: an
     /// alias of the chain, or the name without the resolver's search suffix.
     pub matched: Option<Domain>,
+    matches: Vec<Matching>,
+    fallback: Action,
+}
+
+/// What a [`Judgement`] says of one port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'j> {
+    pub action: Action,
+    /// As [`Judgement::rule`].
+    pub rule: Option<&'j Arc<Rule>>,
+    /// As [`Judgement::matched`].
+    pub matched: Option<&'j Domain>,
+}
+
+/// The rules that match one name or address, the most specific first and block before
+/// allow. There is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Matching {
+    rules: Vec<Arc<Rule>>,
+    /// The name, if it is not the one that was asked for. Such a match can only
+    /// block: an allow list names what scripts ask for and not where a CDN hosts it.
+    matched: Option<Domain>,
+}
+
+impl Matching {
+    fn at(&self, transport: Transport, port: u16) -> Option<Decision<'_>> {
+        let rule = self
+            .rules
+            .iter()
+            .find(|rule| rule.speaks_of(transport, port))?;
+        (rule.action == Action::Block || self.matched.is_none()).then_some(Decision {
+            action: rule.action,
+            rule: Some(rule),
+            matched: self.matched.as_ref(),
+        })
+    }
 }
 
 impl Judgement {
+    fn new(matches: Vec<Matching>, fallback: Action) -> Self {
+        let mut judgement = Self {
+            ports: Ports::by_default(fallback),
+            rule: None,
+            matched: None,
+            matches,
+            fallback,
+        };
+        if judgement.matches.is_empty() {
+            return judgement;
+        }
+        let changes = judgement.changes();
+        judgement.ports = Ports::tabulate(changes.clone(), |transport, port| {
+            let decision = judgement.at(transport, port);
+            match decision.rule {
+                Some(_) => Opinion::Rule(decision.action),
+                None => Opinion::Default(decision.action),
+            }
+        });
+        let verdict = judgement.ports.uniform().unwrap_or(Action::Allow);
+        let (rule, matched) = [Transport::Tcp, Transport::Udp, Transport::Other]
+            .into_iter()
+            .flat_map(|transport| changes.iter().map(move |port| (transport, *port)))
+            .map(|(transport, port)| judgement.at(transport, port))
+            .find(|decision| decision.action == verdict && decision.rule.is_some())
+            .map(|decision| (decision.rule.cloned(), decision.matched.cloned()))
+            .unwrap_or_default();
+        Self {
+            rule,
+            matched,
+            ..judgement
+        }
+    }
+
     /// Whether no port at all is allowed, so that a name need not even be forwarded.
     pub fn is_blocked(&self) -> bool {
         self.ports.uniform() == Some(Action::Block)
+    }
+
+    /// The verdict on one port and what decided it: the first match that blocks,
+    /// otherwise the first that allows, otherwise the default.
+    pub fn at(&self, transport: Transport, port: u16) -> Decision<'_> {
+        let decisions = || {
+            self.matches
+                .iter()
+                .filter_map(|matching| matching.at(transport, port))
+        };
+        decisions()
+            .find(|decision| decision.action == Action::Block)
+            .or_else(|| decisions().next())
+            .unwrap_or(Decision {
+                action: self.fallback,
+                rule: None,
+                matched: None,
+            })
+    }
+
+    /// The ports at which the verdict may change, unsorted, and 0.
+    fn changes(&self) -> Vec<u16> {
+        let ends = self
+            .matches
+            .iter()
+            .flat_map(|matching| &matching.rules)
+            .filter_map(|rule| rule.ports.as_ref())
+            .flat_map(|ports| [Some(*ports.start()), ports.end().checked_add(1)]);
+        ends.flatten().chain([0]).collect()
     }
 }
 
@@ -78,6 +180,8 @@ pub struct Policy {
     direct_ip: DirectIp,
     /// Suffixes that the resolver appends to names (`search` in resolv.conf).
     search: Vec<Domain>,
+    own: HashSet<IpAddr>,
+    on_link: Vec<IpNet>,
 }
 
 impl Policy {
@@ -104,10 +208,10 @@ impl Policy {
                 Pattern::Network(net) => networks.push((*net, rule)),
             }
         }
-        // The longest prefix first, block before allow: the order in which they decide.
-        networks.sort_by_key(|(net, rule)| std::cmp::Reverse((net.prefix_len(), rule.action)));
+        // The order in which they decide: the longest match first, block before allow.
+        networks.sort_by_key(|(net, rule)| Reverse((net.prefix_len(), *net, rule.action)));
         for rules in names.values_mut() {
-            rules.sort_by_key(|rule| std::cmp::Reverse(rule.action));
+            rules.sort_by_key(|rule| Reverse(rule.action));
         }
         Self {
             names,
@@ -115,7 +219,18 @@ impl Policy {
             default,
             direct_ip,
             search,
+            own: HashSet::new(),
+            on_link: Vec::new(),
         }
+    }
+
+    /// Say what is near: the host's own addresses, which are allowed where no rule names
+    /// them, and its on-link prefixes, which count as private.
+    #[must_use]
+    pub fn with_host(mut self, own: impl IntoIterator<Item = IpAddr>, on_link: Vec<IpNet>) -> Self {
+        self.own = own.into_iter().map(|a| a.to_canonical()).collect();
+        self.on_link = on_link;
+        self
     }
 
     /// The verdict where no rule speaks.
@@ -131,51 +246,89 @@ impl Policy {
     /// Judge `qname` together with the names it is an alias of, in the order of the chain.
     ///
     /// The asked name is judged by the rules and the default; an alias, and the name
-    /// without the resolver's search suffix, only by rules that block, because an
-    /// allow list names what scripts ask for and not where a CDN happens to host it.
+    /// without the resolver's search suffix, only by rules that block.
     pub fn name(&self, qname: &Domain, aliases: &[Domain]) -> Judgement {
-        let mut verdict = self.judge_name(qname, self.default);
         let bare = self
             .search
             .iter()
             .filter_map(|suffix| qname.strip_suffix(suffix));
-        for other in aliases.iter().cloned().chain(bare) {
-            let alias = self.judge_name(&other, Action::Allow);
-            if alias.ports.uniform() != Some(Action::Allow) {
-                verdict = Judgement {
-                    ports: verdict.ports.blocked_by(&alias.ports),
-                    rule: alias.rule,
-                    matched: Some(other),
-                };
-            }
+        let others = aliases.iter().cloned().chain(bare).filter_map(|other| {
+            Some(Matching {
+                rules: self.rules_on(&other)?,
+                matched: Some(other),
+            })
+        });
+        let asked = self.rules_on(qname).map(|rules| Matching {
+            rules,
+            matched: None,
+        });
+        Judgement::new(asked.into_iter().chain(others).collect(), self.default)
+    }
+
+    /// Judge an address that an answer gave for `qname`, whose own judgement is `name`:
+    /// the verdict to pin. A rule that blocks the name or the address wins over one that
+    /// allows the other.
+    ///
+    /// `None` if the address is not to be pinned, so that it stays what it is to those
+    /// who connect by address: link-local ones (cloud metadata) of a name that is not
+    /// allowed by just that name, lest any allowed domain can hand them out.
+    pub fn through_name(
+        &self,
+        qname: &Domain,
+        name: &Judgement,
+        address: IpAddr,
+    ) -> Option<Judgement> {
+        let address = address.to_canonical();
+        let exactly_named = name.rule.as_ref().is_some_and(|rule| rule.names(qname));
+        if is_link_local(address) && !name.is_blocked() && !exactly_named {
+            return None;
         }
-        verdict
+        let matches = name.matches.iter().cloned();
+        let matches = matches.chain(self.matching_on(address)).collect();
+        Some(Judgement::new(matches, name.fallback))
     }
 
     /// Judge an address by the rules that name it or a network it lies in; `None` where
     /// there is no such rule, so that [`Self::direct_ip`] decides.
     pub fn address(&self, address: IpAddr) -> Option<Judgement> {
-        let address = address.to_canonical();
-        let rules: Vec<&Arc<Rule>> = self
-            .networks
-            .iter()
-            .filter(|(net, _)| net.contains(&address))
-            .map(|(_, rule)| rule)
-            .collect();
-        if rules.is_empty() {
-            return None;
-        }
-        Some(judge(&rules, self.unresolved(address)))
+        let matching = self.matching_on(address.to_canonical())?;
+        Some(Judgement::new(vec![matching], self.unresolved(address)))
+    }
+
+    /// What the rules alone say of an address, so that it can be merged with what names
+    /// that lead there are allowed: `None` where there is no such rule, and the weakest
+    /// of all opinions on ports of which they do not speak.
+    pub fn address_rules(&self, address: IpAddr) -> Option<Ports> {
+        let matching = self.matching_on(address.to_canonical())?;
+        Some(Judgement::new(vec![matching], Action::Allow).ports)
     }
 
     /// The verdict on an address that no rule and no permitted name leads to.
     pub fn unresolved(&self, address: IpAddr) -> Action {
-        match self.direct_ip {
-            DirectIp::Allow => Action::Allow,
-            DirectIp::Block => Action::Block,
-            DirectIp::Private if is_private(address) => Action::Allow,
-            DirectIp::Private => Action::Block,
+        let allowed = self.is_own(address)
+            || match self.direct_ip {
+                DirectIp::Allow => true,
+                DirectIp::Private => self.is_private(address),
+                DirectIp::Block => false,
+            };
+        if allowed {
+            Action::Allow
+        } else {
+            Action::Block
         }
+    }
+
+    /// Whether packets to the address stay on this host: loopback, the unspecified
+    /// address (which Linux connects to loopback), the host's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_loopback() || address.is_unspecified() || self.own.contains(&address)
+    }
+
+    /// Whether the address is private: [`is_private`], or on a prefix that is on-link.
+    pub fn is_private(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        is_private(address) || self.on_link.iter().any(|net| net.contains(&address))
     }
 
     /// The networks that rules name, each once.
@@ -185,49 +338,42 @@ impl Policy {
         nets.into_iter()
     }
 
-    /// The names of rules that block, whose addresses are worth knowing.
+    /// The names that rules block, each once: their addresses are worth knowing.
+    /// `*.github.com` is not among them, since it does not block `github.com`.
     pub fn blocked_names(&self) -> impl Iterator<Item = &Domain> {
-        self.names
-            .values()
-            .flatten()
-            .filter(|rule| rule.action == Action::Block)
-            .filter_map(|rule| match &rule.pattern {
-                Pattern::Domain { name, .. } => Some(name),
+        self.names.values().filter_map(|rules| {
+            rules.iter().find_map(|rule| match &rule.pattern {
+                Pattern::Domain { name, scope } => {
+                    (rule.action == Action::Block && *scope != Scope::Below).then_some(name)
+                }
                 Pattern::Network(_) => None,
             })
+        })
     }
 
-    fn judge_name(&self, name: &Domain, fallback: Action) -> Judgement {
-        let whole = name.as_wire().len();
-        let rules: Vec<&Arc<Rule>> = name
+    /// The rules that match `name`, in the order in which they decide; `None` if none.
+    fn rules_on(&self, name: &Domain) -> Option<Vec<Arc<Rule>>> {
+        let rules: Vec<Arc<Rule>> = name
             .suffixes()
-            .filter_map(|suffix| Some((suffix, self.names.get(suffix)?)))
-            .flat_map(|(suffix, rules)| {
-                rules.iter().filter(move |rule| {
-                    rule.pattern_scope().is_some_and(|scope| match scope {
-                        Scope::Subtree => true,
-                        Scope::Exact => suffix.len() == whole,
-                        Scope::Below => suffix.len() < whole,
-                    })
-                })
-            })
+            .filter_map(|suffix| self.names.get(suffix))
+            .flatten()
+            .filter(|rule| rule.pattern.matches_name(name))
+            .cloned()
             .collect();
-        judge(&rules, fallback)
+        (!rules.is_empty()).then_some(rules)
     }
-}
 
-/// Let `rules`, the most specific first and block before allow, decide every port.
-fn judge(rules: &[&Arc<Rule>], fallback: Action) -> Judgement {
-    let ports = Ports::decide(rules.iter().map(AsRef::as_ref), fallback);
-    let blocks = ports.uniform() != Some(Action::Allow);
-    let rule = rules
-        .iter()
-        .find(|rule| !blocks || rule.action == Action::Block)
-        .map(|rule| Arc::clone(rule));
-    Judgement {
-        ports,
-        rule,
-        matched: None,
+    fn matching_on(&self, address: IpAddr) -> Option<Matching> {
+        let rules: Vec<Arc<Rule>> = self
+            .networks
+            .iter()
+            .filter(|(net, _)| net.contains(&address))
+            .map(|(_, rule)| Arc::clone(rule))
+            .collect();
+        (!rules.is_empty()).then_some(Matching {
+            rules,
+            matched: None,
+        })
     }
 }
 
@@ -235,11 +381,7 @@ fn judge(rules: &[&Arc<Rule>], fallback: Action) -> Judgement {
 fn implied_default(rules: &[Rule]) -> Action {
     let (blocks, allows): (Vec<&Rule>, Vec<&Rule>) =
         rules.iter().partition(|rule| rule.action == Action::Block);
-    let is_exception = |allow: &&Rule| {
-        blocks
-            .iter()
-            .any(|block| block.pattern.covers(&allow.pattern))
-    };
+    let is_exception = |allow: &&Rule| blocks.iter().any(|block| block.has_exception(allow));
     if allows.iter().all(is_exception) {
         Action::Allow
     } else {
@@ -249,14 +391,25 @@ fn implied_default(rules: &[Rule]) -> Action {
 
 /// RFC 1918, RFC 6598, link-local (RFC 3927, RFC 4291) and unique local (RFC 4193).
 pub fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(a) => {
-            let [first, second, ..] = a.octets();
-            a.is_private() || a.is_link_local() || (first == 100 && second & 0xc0 == 64)
+    let address = address.to_canonical();
+    is_link_local(address)
+        || match address {
+            IpAddr::V4(a) => {
+                let [first, second, ..] = a.octets();
+                a.is_private() || (first == 100 && second & 0xc0 == 64)
+            }
+            IpAddr::V6(a) => a.is_unique_local(),
         }
-        IpAddr::V6(a) => a.is_unique_local() || a.is_unicast_link_local(),
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

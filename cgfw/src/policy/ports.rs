@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Action, Rule};
+use super::Action;
 
 /// What a port belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +24,7 @@ impl Transport {
     }
 }
 
-/// For each transport the ports at which the opinion changes, in canonical form, so
-/// that equal opinions are equal values.
+/// A verdict for every port, in canonical form, so that equal verdicts are equal values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ports {
     tcp: Steps,
@@ -36,7 +35,7 @@ pub struct Ports {
 /// A verdict, and whether a rule or only the default is behind it. In the order in which
 /// one prevails over another: a rule over a default, and block over allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Opinion {
+pub(super) enum Opinion {
     Default(Action),
     Rule(Action),
 }
@@ -48,8 +47,15 @@ impl Opinion {
     }
 }
 
-/// `(first port, opinion)` up to the next step; the first step starts at port 0.
-type Steps = Vec<(u16, Opinion)>;
+/// The opinions on the ports of one transport.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Steps {
+    /// The opinion on port 0.
+    first: Opinion,
+    /// The ports, ascending, from which on it is another than before. Empty, and so
+    /// without an allocation, where all ports are alike.
+    changes: Vec<(u16, Opinion)>,
+}
 
 impl Ports {
     /// The same verdict of a rule on everything.
@@ -62,29 +68,25 @@ impl Ports {
         Self::uniformly(Opinion::Default(action))
     }
 
-    /// The first of `rules` that speaks of a port decides it; `fallback` the rest.
-    pub(super) fn decide<'r>(
-        rules: impl Iterator<Item = &'r Rule> + Clone,
-        fallback: Action,
-    ) -> Self {
-        let opinion = |transport, port| {
-            rules
-                .clone()
-                .find(|rule| rule.speaks_of(transport, port))
-                .map_or(Opinion::Default(fallback), |rule| {
-                    Opinion::Rule(rule.action)
-                })
+    fn uniformly(opinion: Opinion) -> Self {
+        let steps = Steps {
+            first: opinion,
+            changes: Vec::new(),
         };
-        let mut changes: Vec<u16> = rules
-            .clone()
-            .filter_map(|rule| rule.ports.as_ref())
-            .flat_map(|ports| [Some(*ports.start()), ports.end().checked_add(1)])
-            .flatten()
-            .chain([0])
-            .collect();
+        Self {
+            tcp: steps.clone(),
+            udp: steps,
+            other: opinion,
+        }
+    }
+
+    /// Tabulate `opinion`, which may change at the ports `changes` and nowhere else.
+    pub(super) fn tabulate(
+        mut changes: Vec<u16>,
+        opinion: impl Fn(Transport, u16) -> Opinion,
+    ) -> Self {
         changes.sort_unstable();
-        let steps =
-            |transport| canonical(changes.iter().map(|&port| (port, opinion(transport, port))));
+        let steps = |transport| Steps::tabulate(&changes, |port| opinion(transport, port));
         Self {
             tcp: steps(Transport::Tcp),
             udp: steps(Transport::Udp),
@@ -95,8 +97,9 @@ impl Ports {
     /// The one verdict on all ports, if there is just one.
     pub fn uniform(&self) -> Option<Action> {
         let action = self.other.action();
-        let mut steps = self.tcp.iter().chain(&self.udp);
-        steps
+        [&self.tcp, &self.udp]
+            .into_iter()
+            .flat_map(Steps::iter)
             .all(|(_, opinion)| opinion.action() == action)
             .then_some(action)
     }
@@ -106,80 +109,81 @@ impl Ports {
         self.opinion(transport, port).action()
     }
 
-    /// Two names that lead to one address: a rule of either prevails over a default, and
-    /// where rules differ, block wins.
+    /// Two names that lead to one address, or a name and its address: a rule on either
+    /// prevails over a default, and where rules differ, block wins.
     #[must_use]
     pub fn merge(&self, other: &Self) -> Self {
-        self.combine(other, Opinion::max)
-    }
-
-    /// A name and its alias: what rules block for the alias is blocked for the name.
-    #[must_use]
-    pub fn blocked_by(&self, alias: &Self) -> Self {
-        self.combine(alias, |own, alias| match alias {
-            Opinion::Rule(Action::Block) => alias,
-            Opinion::Rule(Action::Allow) | Opinion::Default(_) => own,
+        let changes = [&self.tcp, &self.udp, &other.tcp, &other.udp]
+            .into_iter()
+            .flat_map(|steps| steps.changes.iter().map(|(port, _)| *port))
+            .collect();
+        Self::tabulate(changes, |transport, port| {
+            self.opinion(transport, port)
+                .max(other.opinion(transport, port))
         })
     }
 
-    /// The ranges of one transport that have the verdict `action`; of
+    /// The ranges of one transport that have the verdict `action`, ascending; of
     /// [`Transport::Other`] it is all or nothing.
     pub fn ranges(&self, transport: Transport, action: Action) -> Vec<RangeInclusive<u16>> {
-        let steps = match transport {
-            Transport::Tcp => &self.tcp[..],
-            Transport::Udp => &self.udp,
-            Transport::Other => &[(0, self.other)],
-        };
-        let ends = steps[1..].iter().map(|(first, _)| first - 1);
-        steps
-            .iter()
-            .zip(ends.chain([u16::MAX]))
-            .filter(|((_, opinion), _)| opinion.action() == action)
-            .map(|((first, _), last)| *first..=last)
-            .collect()
-    }
-
-    fn uniformly(opinion: Opinion) -> Self {
-        Self {
-            tcp: vec![(0, opinion)],
-            udp: vec![(0, opinion)],
-            other: opinion,
+        match transport {
+            Transport::Tcp => self.tcp.ranges(action),
+            Transport::Udp => self.udp.ranges(action),
+            Transport::Other if self.other.action() == action => vec![0..=u16::MAX],
+            Transport::Other => Vec::new(),
         }
     }
 
     fn opinion(&self, transport: Transport, port: u16) -> Opinion {
-        let steps = match transport {
-            Transport::Tcp => &self.tcp,
-            Transport::Udp => &self.udp,
-            Transport::Other => return self.other,
-        };
-        let next = steps.partition_point(|(first, _)| *first <= port);
-        steps[next - 1].1
-    }
-
-    fn combine(&self, other: &Self, pick: impl Fn(Opinion, Opinion) -> Opinion) -> Self {
-        let steps = |transport, a: &Steps, b: &Steps| {
-            let mut changes: Vec<u16> = a.iter().chain(b).map(|(first, _)| *first).collect();
-            changes.sort_unstable();
-            canonical(changes.into_iter().map(|port| {
-                let opinion = pick(
-                    self.opinion(transport, port),
-                    other.opinion(transport, port),
-                );
-                (port, opinion)
-            }))
-        };
-        Self {
-            tcp: steps(Transport::Tcp, &self.tcp, &other.tcp),
-            udp: steps(Transport::Udp, &self.udp, &other.udp),
-            other: pick(self.other, other.other),
+        match transport {
+            Transport::Tcp => self.tcp.at(port),
+            Transport::Udp => self.udp.at(port),
+            Transport::Other => self.other,
         }
     }
 }
 
-/// Drop steps that change nothing.
-fn canonical(steps: impl Iterator<Item = (u16, Opinion)>) -> Steps {
-    let mut steps: Steps = steps.collect();
-    steps.dedup_by_key(|(_, opinion)| *opinion);
-    steps
+impl Steps {
+    /// `changes` are ascending and may repeat.
+    fn tabulate(changes: &[u16], opinion: impl Fn(u16) -> Opinion) -> Self {
+        let first = opinion(0);
+        let mut last = first;
+        let changes = changes
+            .iter()
+            .map(|&port| (port, opinion(port)))
+            .filter(|(_, opinion)| std::mem::replace(&mut last, *opinion) != *opinion)
+            .collect();
+        Self { first, changes }
+    }
+
+    fn at(&self, port: u16) -> Opinion {
+        let passed = self.changes.partition_point(|(change, _)| *change <= port);
+        match self.changes[..passed].last() {
+            Some((_, opinion)) => *opinion,
+            None => self.first,
+        }
+    }
+
+    /// `(first port, opinion)` up to the next step.
+    fn iter(&self) -> impl Iterator<Item = (u16, Opinion)> {
+        std::iter::once((0, self.first)).chain(self.changes.iter().copied())
+    }
+
+    fn ranges(&self, action: Action) -> Vec<RangeInclusive<u16>> {
+        let mut ranges: Vec<RangeInclusive<u16>> = Vec::new();
+        let ends = self.changes.iter().map(|(port, _)| port - 1);
+        for ((start, opinion), end) in self.iter().zip(ends.chain([u16::MAX])) {
+            if opinion.action() != action {
+                continue;
+            }
+            match ranges.last_mut() {
+                // The verdict is the same, only what is behind it changes.
+                Some(last) if last.end().checked_add(1) == Some(start) => {
+                    *last = *last.start()..=end;
+                }
+                _ => ranges.push(start..=end),
+            }
+        }
+        ranges
+    }
 }

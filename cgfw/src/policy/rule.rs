@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Action, Domain, DomainError, Transport};
 
@@ -53,6 +53,8 @@ pub enum ParseRuleError {
     HostBits(IpNet),
     /// `*` elsewhere than as the whole first label.
     Wildcard,
+    /// A URL where a pattern was wanted.
+    Url,
 }
 
 impl fmt::Display for ParseRuleError {
@@ -73,6 +75,7 @@ impl fmt::Display for ParseRuleError {
             Self::Wildcard => {
                 f.write_str("`*` stands for whole labels at the start only: *.example.com")
             }
+            Self::Url => f.write_str("a URL is not a pattern; write its host: example.com:443"),
         }
     }
 }
@@ -83,10 +86,18 @@ impl Rule {
     /// Parse `PATTERN[:PORT[-PORT]][/tcp|/udp]`; `source` says where it was written.
     pub fn parse(text: &str, action: Action, source: String) -> Result<Self, ParseRuleError> {
         let text = text.trim();
+        if text.contains("://") {
+            return Err(ParseRuleError::Url);
+        }
         let (rest, transport) = split_transport(text)?;
-        let (pattern, ports) = split_ports(rest)?;
+        let (pattern, ports) = if let Some(inner) = rest.strip_prefix('[') {
+            parse_bracketed(inner)?
+        } else {
+            let (pattern, ports) = split_ports(rest);
+            (Pattern::parse(pattern)?, ports)
+        };
         Ok(Self {
-            pattern: Pattern::parse(pattern)?,
+            pattern,
             ports: ports.map(parse_ports).transpose()?,
             transport,
             action,
@@ -103,22 +114,33 @@ impl Rule {
                 .is_none_or(|ports| transport != Transport::Other && ports.contains(&port))
     }
 
-    pub(super) fn pattern_scope(&self) -> Option<Scope> {
-        match self.pattern {
-            Pattern::Domain { scope, .. } => Some(scope),
-            Pattern::Network(_) => None,
-        }
+    /// Whether `allow` makes an exception to this rule: everything that its pattern
+    /// matches is matched here too, and both speak of some common port.
+    pub(super) fn has_exception(&self, allow: &Self) -> bool {
+        let transports_meet = match (self.transport, allow.transport) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let ports_meet = match (&self.ports, &allow.ports) {
+            (Some(one), Some(other)) => one.start() <= other.end() && other.start() <= one.end(),
+            _ => true,
+        };
+        transports_meet && ports_meet && self.pattern.covers(&allow.pattern)
+    }
+
+    /// Whether the rule speaks of just this name, and not by way of one above it.
+    pub(super) fn names(&self, name: &Domain) -> bool {
+        matches!(
+            &self.pattern,
+            Pattern::Domain { name: own, scope: Scope::Exact | Scope::Subtree } if own == name
+        )
     }
 }
 
 impl Pattern {
     fn parse(text: &str) -> Result<Self, ParseRuleError> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(text);
-        if bare.contains('/') || bare.contains(':') || bare.parse::<IpAddr>().is_ok() {
-            return parse_network(bare).map(Self::Network);
+        if text.contains('/') || text.contains(':') || text.parse::<IpAddr>().is_ok() {
+            return parse_network(text).map(Self::Network);
         }
         let (name, scope) = if let Some(name) = text.strip_prefix('=') {
             (name, Scope::Exact)
@@ -130,16 +152,25 @@ impl Pattern {
         if name.contains('*') {
             return Err(ParseRuleError::Wildcard);
         }
-        // `1.2.3` and `1.2.3.400` are mistyped addresses: no top-level domain is a number.
-        if name
-            .rsplit('.')
-            .find(|label| !label.is_empty())
-            .is_some_and(is_number)
-        {
+        let name = Domain::parse(name).map_err(ParseRuleError::Domain)?;
+        // `1.2.3`, `1.2.3.400` and `0x7f000001` are mistyped or hidden addresses, which
+        // clients do not look up: no top-level domain is a number.
+        if name.labels().last().is_some_and(is_numeric) {
             return Err(ParseRuleError::Network(text.to_owned()));
         }
-        let name = Domain::parse(name).map_err(ParseRuleError::Domain)?;
         Ok(Self::Domain { name, scope })
+    }
+
+    /// Whether the pattern is one of domains and matches `name`.
+    pub(super) fn matches_name(&self, name: &Domain) -> bool {
+        match self {
+            Self::Domain { name: own, scope } => match scope {
+                Scope::Subtree => name.is_within(own),
+                Scope::Exact => name == own,
+                Scope::Below => name != own && name.is_within(own),
+            },
+            Self::Network(_) => false,
+        }
     }
 
     /// Whether everything that `other` matches is matched by this pattern too.
@@ -169,32 +200,43 @@ fn split_transport(text: &str) -> Result<(&str, Option<Transport>), ParseRuleErr
     let Some((rest, last)) = text.rsplit_once('/') else {
         return Ok((text, None));
     };
-    match last {
-        "tcp" => Ok((rest, Some(Transport::Tcp))),
-        "udp" => Ok((rest, Some(Transport::Udp))),
-        // A prefix length, perhaps with a port behind it: `10.0.0.0/8:22`.
-        _ if last.starts_with(|c: char| c.is_ascii_digit()) => Ok((text, None)),
-        _ => Err(ParseRuleError::Protocol(last.to_owned())),
+    if last.eq_ignore_ascii_case("tcp") {
+        return Ok((rest, Some(Transport::Tcp)));
+    }
+    if last.eq_ignore_ascii_case("udp") {
+        return Ok((rest, Some(Transport::Udp)));
+    }
+    // A prefix length, perhaps with a port behind it: `10.0.0.0/8:22`.
+    if last.starts_with(|c: char| c.is_ascii_digit()) {
+        return Ok((text, None));
+    }
+    Err(ParseRuleError::Protocol(last.to_owned()))
+}
+
+/// Cut the ports off. With more colons than one, all belong to an IPv6 address.
+fn split_ports(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((pattern, ports)) if !ports.contains(':') => (pattern, Some(ports)),
+        _ => (text, None),
     }
 }
 
-/// Cut the ports off. A colon belongs to an IPv6 address unless brackets say otherwise.
-fn split_ports(text: &str) -> Result<(&str, Option<&str>), ParseRuleError> {
-    if let Some(rest) = text.strip_prefix('[') {
-        let close = rest
-            .find(']')
-            .ok_or_else(|| ParseRuleError::Network(text.to_owned()))?;
-        // `[2001:db8::]/32:443` and `[2001:db8::/32]:443` are both written.
-        return match rest[close + 1..].split_once(':') {
-            None if close + 1 == rest.len() => Ok((text, None)),
-            Some(("", ports)) => Ok((&text[..close + 2], Some(ports))),
-            _ => Err(ParseRuleError::Network(text.to_owned())),
-        };
-    }
-    match text.split_once(':') {
-        Some((pattern, ports)) if !ports.contains(':') => Ok((pattern, Some(ports))),
-        _ => Ok((text, None)),
-    }
+/// What follows an opening bracket: `::1]`, `2001:db8::/32]:443`, `2001:db8::]/32:443`.
+fn parse_bracketed(text: &str) -> Result<(Pattern, Option<&str>), ParseRuleError> {
+    let wrong = || ParseRuleError::Network(format!("[{text}"));
+    let (inside, after) = text.split_once(']').ok_or_else(wrong)?;
+    let (length, ports) = match after.split_once(':') {
+        Some((length, ports)) => (length, Some(ports)),
+        None => (after, None),
+    };
+    let network = match length {
+        "" => parse_network(inside)?,
+        _ if length.starts_with('/') && !inside.contains('/') => {
+            parse_network(&format!("{inside}{length}"))?
+        }
+        _ => return Err(wrong()),
+    };
+    Ok((Pattern::Network(network), ports))
 }
 
 fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, ParseRuleError> {
@@ -202,7 +244,7 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, ParseRuleError> {
     let port = |text: &str| {
         text.parse::<u16>()
             .ok()
-            .filter(|port| *port != 0 && is_number(text))
+            .filter(|port| *port != 0 && text.bytes().all(|b| b.is_ascii_digit()))
             .ok_or_else(wrong)
     };
     let (low, high) = text.split_once('-').unwrap_or((text, text));
@@ -213,19 +255,29 @@ fn parse_ports(text: &str) -> Result<RangeInclusive<u16>, ParseRuleError> {
     Ok(low..=high)
 }
 
+/// An address or a CIDR. IPv4-mapped ones (RFC 4291 section 2.5.5.2) become the IPv4
+/// ones that they stand for, as the addresses do that they are compared with.
 fn parse_network(text: &str) -> Result<IpNet, ParseRuleError> {
+    let wrong = || ParseRuleError::Network(text.to_owned());
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.to_canonical().into());
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_ignored| ParseRuleError::Network(text.to_owned()))?;
+    let net: IpNet = text.parse().map_err(|_opaque| wrong())?;
     if net.trunc() != net {
         return Err(ParseRuleError::HostBits(net));
     }
-    Ok(net)
+    match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(address), Some(length)) if matches!(net, IpNet::V6(_)) => Ok(IpNet::V4(
+            Ipv4Net::new(address, length).map_err(|_opaque| wrong())?,
+        )),
+        _ => Ok(net),
+    }
 }
 
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+/// Whether `inet_aton` might read the label as a number.
+fn is_numeric(label: &[u8]) -> bool {
+    match label.strip_prefix(b"0x") {
+        Some(digits) => digits.iter().all(u8::is_ascii_hexdigit),
+        None => label.iter().all(u8::is_ascii_digit),
+    }
 }

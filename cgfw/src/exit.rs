@@ -1,0 +1,52 @@
+//! The one table of exit codes.
+
+use crate::event::Outcome;
+
+/// The run ran into `--timeout`.
+pub const TIMED_OUT: u8 = 124;
+/// cgfw itself failed, usage errors included.
+pub const FAILED: u8 = 125;
+/// The command was found and could not be executed.
+pub const CANNOT_EXECUTE: u8 = 126;
+/// The command was not found.
+pub const NOT_FOUND: u8 = 127;
+/// The command succeeded and something was blocked, under `--fail-on-block`.
+pub const BLOCKED: u8 = 120;
+
+/// The exit code of a run. `blocked` is what `--fail-on-block` demands, if it was given
+/// and anything was blocked: it replaces the success of the command and nothing else.
+pub fn code(outcome: Outcome, blocked: Option<u8>) -> u8 {
+    match outcome {
+        Outcome::Exited(0) => blocked.unwrap_or(0),
+        Outcome::Exited(status) => status,
+        Outcome::Killed(signal) => 128_u8.saturating_add(signal),
+        Outcome::TimedOut => TIMED_OUT,
+        Outcome::Failed => FAILED,
+        Outcome::CannotExecute => CANNOT_EXECUTE,
+        Outcome::NotFound => NOT_FOUND,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_that_of_the_design() {
+        for (outcome, plain, failing_on_block) in [
+            (Outcome::Exited(0), 0, 99),
+            (Outcome::Exited(1), 1, 1),
+            (Outcome::Exited(255), 255, 255),
+            (Outcome::Killed(9), 137, 137),
+            (Outcome::Killed(15), 143, 143),
+            (Outcome::Killed(64), 192, 192),
+            (Outcome::TimedOut, 124, 124),
+            (Outcome::Failed, 125, 125),
+            (Outcome::CannotExecute, 126, 126),
+            (Outcome::NotFound, 127, 127),
+        ] {
+            assert_eq!(code(outcome, None), plain, "{outcome:?}");
+            assert_eq!(code(outcome, Some(99)), failing_on_block, "{outcome:?}");
+        }
+    }
+}

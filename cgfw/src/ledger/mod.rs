@@ -1,0 +1,539 @@
+/*!
+The state of a run: joins names with processes and addresses with names, and counts.
+
+Pure: events go in through [`Ledger::record`], complete [`Observation`]s come out, and
+what they add up to is in [`Ledger::totals`]. Everything that the child can make
+grow is bounded.
+
+The DNS proxy sends its event before its answer, so a name is known here before anyone
+can connect to its addresses, provided that the caller records the events of the proxy
+before those of the kernel that are as old.
+*/
+
+mod recent;
+mod totals;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use self::recent::Recent;
+pub use self::totals::{Target, Total, Totals};
+use crate::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Repeats, Verdict};
+use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport};
+
+/// How long a question waits for the process that asked it. More than the interval at
+/// which the records of the kernel are read.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Questions that wait for their askers; more are let go without.
+const MAX_WAITING: usize = 1024;
+/// Messages whose asker is remembered, each for one or, over TCP, more questions.
+const ASKERS: usize = 4096;
+/// Refusals and contacts that are remembered as seen.
+const SEEN: usize = 8192;
+/// Addresses whose names are remembered: as many as the kernel side can pin.
+const MAX_ADDRESSES: usize = 1 << 17;
+/// Names that are remembered for one address.
+const MAX_NAMES: usize = 16;
+
+/// A complete fact: who did what, and what became of it for which reason.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub time: SystemTime,
+    /// `None` if it could not be found out.
+    pub process: Option<Arc<Process>>,
+    pub layer: Layer,
+    pub verdict: Verdict,
+    /// What decided. `None` where no rule spoke.
+    pub rule: Option<Arc<Rule>>,
+    /// The name that `rule` matched, where that is not the name of `act`.
+    pub matched: Option<Domain>,
+    pub reason: Reason,
+    /// Whether it is the first of its process, target and verdict.
+    pub first: bool,
+    /// How many acts it stands for.
+    pub count: u64,
+    pub act: Act,
+}
+
+/// What an [`Observation`] is about.
+#[derive(Clone, Debug)]
+pub enum Act {
+    Query(Query),
+    Contact {
+        destination: Destination,
+        /// The name that led to the address, or that it is blocked for.
+        name: Option<Domain>,
+        /// Other names that the address belongs to.
+        also: Vec<Domain>,
+    },
+}
+
+impl Act {
+    /// The name that was asked for or that led to the address.
+    pub fn name(&self) -> Option<&Domain> {
+        match self {
+            Self::Query(query) => Some(&query.qname),
+            Self::Contact { name, .. } => name.as_ref(),
+        }
+    }
+}
+
+/// Where a contact went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// Never IPv4-mapped.
+    pub ip: IpAddr,
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+}
+
+/// On what grounds a verdict fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A rule speaks of the name or address.
+    Rule,
+    /// A rule blocks a name that this one is an alias of.
+    Alias,
+    /// A rule blocks what is left without the resolver's search suffix.
+    SearchSuffix,
+    /// No rule speaks of the name, so the default does.
+    Default,
+    /// Neither a rule nor a name leads to the address, so `--direct-ip` decides.
+    DirectIp,
+}
+
+/// A process for good: pid and start.
+type ProcessId = (u32, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ContactKey {
+    process: Option<ProcessId>,
+    destination: Destination,
+    verdict: Verdict,
+}
+
+/// Who sent a DNS message.
+#[derive(Debug)]
+struct Asker {
+    process: Arc<Process>,
+    /// The question that was joined with it. Over UDP the entry is used up then, except
+    /// for the same question, which the client repeats with the same key.
+    question: Option<(Domain, String)>,
+}
+
+/// What was seen of a contact when it was first reported.
+#[derive(Debug)]
+struct Seen {
+    process: Option<Arc<Process>>,
+    layer: Layer,
+}
+
+/// A name that an address belongs to.
+#[derive(Debug)]
+struct Lead {
+    /// With its aliases; shared by all addresses of an answer.
+    name: Arc<(Domain, Vec<Domain>)>,
+    asker: Option<ProcessId>,
+}
+
+/// Why a contact has its verdict.
+struct Explanation {
+    name: Option<Domain>,
+    rule: Option<Arc<Rule>>,
+    matched: Option<Domain>,
+    reason: Reason,
+}
+
+/// Keeps the books of a run.
+#[derive(Debug)]
+pub struct Ledger {
+    policy: Arc<Policy>,
+    askers: Recent<QueryKey, Asker>,
+    /// Questions without asker, the oldest first.
+    waiting: VecDeque<(SystemTime, Query)>,
+    refused: Recent<(Option<ProcessId>, Domain, Verdict), ()>,
+    seen: Recent<ContactKey, Seen>,
+    /// The names of each address, the latest last.
+    leads: HashMap<IpAddr, Vec<Lead>>,
+    totals: Totals,
+}
+
+impl Ledger {
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            askers: Recent::new(ASKERS),
+            waiting: VecDeque::new(),
+            refused: Recent::new(SEEN),
+            seen: Recent::new(SEEN),
+            leads: HashMap::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Enter an event, and return what is complete by now.
+    pub fn record(&mut self, event: Event) -> Vec<Observation> {
+        let time = event.time;
+        match event.fact {
+            Fact::Query(query) => self.query(time, query),
+            Fact::Asked { key, process } => self.asked(key, process),
+            Fact::Contact(contact) => vec![self.contact(time, contact)],
+            Fact::Repeats(repeats) => vec![self.repeats(time, &repeats)],
+            Fact::Known { name, addresses } => {
+                self.lead(&Arc::new((name, Vec::new())), &addresses, None);
+                Vec::new()
+            }
+            Fact::Lost(count) => {
+                self.totals.lost += count;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Let go of questions that have waited for their asker for longer than
+    /// [`PATIENCE`]. To be called now and then.
+    pub fn settle(&mut self, now: SystemTime) -> Vec<Observation> {
+        let is_due = |time: &SystemTime| now.duration_since(*time).is_ok_and(|age| age >= PATIENCE);
+        let mut due = Vec::new();
+        while let Some((time, query)) = self.waiting.pop_front_if(|(time, _)| is_due(time)) {
+            due.push(self.answered(time, query, None));
+        }
+        due
+    }
+
+    /// Let go of all questions that still wait, at the end of the run.
+    pub fn finish(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(|(time, query)| self.answered(time, query, None))
+            .collect()
+    }
+
+    /// What the events add up to.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    fn query(&mut self, time: SystemTime, query: Query) -> Vec<Observation> {
+        let process = self.asker_of(&query);
+        // Asker or not: a contact may be next.
+        self.lead_from_answer(&query, process.as_deref());
+        if process.is_some() {
+            return vec![self.answered(time, query, process)];
+        }
+        self.waiting.push_back((time, query));
+        if self.waiting.len() <= MAX_WAITING {
+            return Vec::new();
+        }
+        let longest = self.waiting.pop_front();
+        longest
+            .map(|(time, query)| self.answered(time, query, None))
+            .into_iter()
+            .collect()
+    }
+
+    /// The process that sent the message of `query`, if it has been reported.
+    fn asker_of(&mut self, query: &Query) -> Option<Arc<Process>> {
+        let asker = self.askers.get_mut(&query.key)?;
+        let question = (query.qname.clone(), query.qtype.clone());
+        if query.key.transport == Transport::Udp
+            && asker
+                .question
+                .as_ref()
+                .is_some_and(|used| *used != question)
+        {
+            return None;
+        }
+        asker.question = Some(question);
+        Some(Arc::clone(&asker.process))
+    }
+
+    fn asked(&mut self, key: QueryKey, process: Process) -> Vec<Observation> {
+        // A retransmission by the kernel's timer, which says nothing about who asked.
+        if process.pid == 0 {
+            return Vec::new();
+        }
+        let asker = Asker {
+            process: Arc::new(process),
+            question: None,
+        };
+        self.askers.insert(key, asker);
+        if !self.waiting.iter().any(|(_, query)| query.key == key) {
+            return Vec::new();
+        }
+        let (asked, others) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(_, query)| query.key == key);
+        self.waiting = others;
+        let mut joined = Vec::new();
+        // Over TCP all are its, over UDP those that ask the same.
+        for (time, query) in Vec::from(asked) {
+            let process = self.asker_of(&query);
+            if process.is_none() {
+                self.waiting.push_front((time, query));
+                continue;
+            }
+            self.lead_from_answer(&query, process.as_deref());
+            joined.push(self.answered(time, query, process));
+        }
+        joined
+    }
+
+    /// A question with its asker, or one that waited for it in vain.
+    fn answered(
+        &mut self,
+        time: SystemTime,
+        query: Query,
+        process: Option<Arc<Process>>,
+    ) -> Observation {
+        let asker = process.as_deref().map(id);
+        let first = self
+            .refused
+            .insert((asker, query.qname.clone(), query.verdict), ());
+        let observation = Observation {
+            time,
+            process,
+            layer: Layer::Dns,
+            verdict: query.verdict,
+            rule: query.rule.clone(),
+            matched: query.matched.clone(),
+            reason: match (&query.rule, &query.matched) {
+                (None, _) => Reason::Default,
+                (Some(_), None) => Reason::Rule,
+                (Some(_), Some(name)) if query.cname_chain.contains(name) => Reason::Alias,
+                (Some(_), Some(_)) => Reason::SearchSuffix,
+            },
+            first,
+            count: 1,
+            act: Act::Query(query),
+        };
+        self.totals.add(&observation, false);
+        observation
+    }
+
+    fn contact(&mut self, time: SystemTime, contact: Contact) -> Observation {
+        let destination = Destination::new(
+            contact.destination.ip(),
+            contact.destination.port(),
+            contact.protocol,
+        );
+        let process = (contact.process.pid != 0).then(|| Arc::new(contact.process));
+        let key = ContactKey {
+            process: process.as_deref().map(id),
+            destination,
+            verdict: contact.verdict,
+        };
+        let seen = Seen {
+            process: process.clone(),
+            layer: contact.layer,
+        };
+        let first = self.seen.insert(key, seen);
+        self.reached(time, key, process, contact.layer, first, 1)
+    }
+
+    fn repeats(&mut self, time: SystemTime, repeats: &Repeats) -> Observation {
+        let key = ContactKey {
+            process: (repeats.pid != 0).then_some((repeats.pid, repeats.started)),
+            destination: Destination::new(
+                repeats.destination.ip(),
+                repeats.destination.port(),
+                repeats.protocol,
+            ),
+            verdict: repeats.verdict,
+        };
+        let seen = self.seen.get(&key);
+        let process = seen.and_then(|seen| seen.process.clone());
+        let layer = seen.map_or(Layer::Packet, |seen| seen.layer);
+        self.reached(time, key, process, layer, false, repeats.count)
+    }
+
+    fn reached(
+        &mut self,
+        time: SystemTime,
+        key: ContactKey,
+        process: Option<Arc<Process>>,
+        layer: Layer,
+        first: bool,
+        count: u64,
+    ) -> Observation {
+        let destination = key.destination;
+        let explanation = match key.verdict {
+            Verdict::Allowed => self.explain_allowed(key),
+            Verdict::Blocked | Verdict::WouldBlock => self.explain_blocked(destination),
+        };
+        let also = self
+            .leads_to(destination.ip)
+            .rev()
+            .map(|lead| &lead.name.0)
+            .filter(|name| explanation.name.as_ref() != Some(name))
+            .cloned()
+            .collect();
+        // Nothing but the default spoke, and of the address: nobody judged this.
+        let unjudged = key.verdict == Verdict::Allowed
+            && explanation.reason == Reason::DirectIp
+            && self.is_public(destination.ip);
+        let observation = Observation {
+            time,
+            process,
+            layer,
+            verdict: key.verdict,
+            rule: explanation.rule,
+            matched: explanation.matched,
+            reason: explanation.reason,
+            first,
+            count,
+            act: Act::Contact {
+                destination,
+                name: explanation.name,
+                also,
+            },
+        };
+        let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
+        if !is_internal {
+            self.totals.add(&observation, unjudged);
+        }
+        observation
+    }
+
+    /// A name that leads there and that a rule blocks on that port, else one that the
+    /// default blocks, else the address itself.
+    fn explain_blocked(&self, to: Destination) -> Explanation {
+        let mut blamed = self
+            .leads_to(to.ip)
+            .rev()
+            .filter_map(|lead| self.explain_by_name(lead, to, Action::Block))
+            .collect::<Vec<_>>();
+        blamed.sort_by_key(|explanation| explanation.rule.is_none());
+        blamed
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| self.explain_by_address(to, Action::Block))
+    }
+
+    /// The name that the process itself asked for last, else the last that anyone did,
+    /// else a rule on the address. A name that is blocked on that port does not explain
+    /// why a contact was allowed: it was not known to lead there yet.
+    fn explain_allowed(&self, key: ContactKey) -> Explanation {
+        let is_own = |lead: &&Lead| lead.asker.is_some() && lead.asker == key.process;
+        let leads = || self.leads_to(key.destination.ip).rev();
+        leads()
+            .filter(is_own)
+            .chain(leads())
+            .find_map(|lead| self.explain_by_name(lead, key.destination, Action::Allow))
+            .unwrap_or_else(|| self.explain_by_address(key.destination, Action::Allow))
+    }
+
+    fn explain_by_name(
+        &self,
+        lead: &Lead,
+        to: Destination,
+        verdict: Action,
+    ) -> Option<Explanation> {
+        let (name, aliases) = &*lead.name;
+        let judgement = self.policy.name(name, aliases);
+        let judgement = self.policy.through_name(name, &judgement, to.ip)?;
+        let decision = judgement.at(to.transport(), to.port);
+        (decision.action == verdict).then(|| Explanation {
+            name: Some(name.clone()),
+            rule: decision.rule.cloned(),
+            matched: decision.matched.cloned(),
+            reason: match decision {
+                Decision { rule: None, .. } => Reason::Default,
+                Decision { matched: None, .. } => Reason::Rule,
+                Decision {
+                    matched: Some(matched),
+                    ..
+                } if aliases.contains(matched) => Reason::Alias,
+                Decision { .. } => Reason::SearchSuffix,
+            },
+        })
+    }
+
+    fn explain_by_address(&self, to: Destination, verdict: Action) -> Explanation {
+        let rule = self.policy.address(to.ip).and_then(|judgement| {
+            let decision = judgement.at(to.transport(), to.port);
+            decision.rule.filter(|rule| rule.action == verdict).cloned()
+        });
+        Explanation {
+            name: None,
+            reason: match rule {
+                Some(_) => Reason::Rule,
+                None => Reason::DirectIp,
+            },
+            rule,
+            matched: None,
+        }
+    }
+
+    /// Whether the address can be reached through the internet.
+    fn is_public(&self, ip: IpAddr) -> bool {
+        let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+        let is_near = self.policy.is_own(ip) || self.policy.is_private(ip);
+        !(is_near || is_broadcast || ip.is_multicast())
+    }
+
+    fn leads_to(&self, ip: IpAddr) -> impl DoubleEndedIterator<Item = &Lead> {
+        self.leads.get(&ip).into_iter().flatten()
+    }
+
+    fn lead_from_answer(&mut self, query: &Query, asker: Option<&Process>) {
+        if !query.answers.is_empty() {
+            let name = Arc::new((query.qname.clone(), query.cname_chain.clone()));
+            self.lead(&name, &query.answers, asker.map(id));
+        }
+    }
+
+    /// Remember that `name` leads to `addresses`.
+    fn lead(
+        &mut self,
+        name: &Arc<(Domain, Vec<Domain>)>,
+        addresses: &[IpAddr],
+        asker: Option<ProcessId>,
+    ) {
+        for address in addresses {
+            let address = address.to_canonical();
+            if self.leads.len() >= MAX_ADDRESSES && !self.leads.contains_key(&address) {
+                self.totals.forgotten += 1;
+                continue;
+            }
+            let leads = self.leads.entry(address).or_default();
+            let known = leads.iter().position(|lead| lead.name.0 == name.0);
+            let asker = match known.map(|at| leads.remove(at)) {
+                Some(known) => asker.or(known.asker),
+                None => asker,
+            };
+            if leads.len() >= MAX_NAMES {
+                leads.remove(0);
+            }
+            leads.push(Lead {
+                name: Arc::clone(name),
+                asker,
+            });
+        }
+    }
+}
+
+impl Destination {
+    fn new(ip: IpAddr, port: u16, protocol: u8) -> Self {
+        Self {
+            ip: ip.to_canonical(),
+            port,
+            protocol,
+        }
+    }
+
+    pub fn transport(&self) -> Transport {
+        Transport::from_protocol(self.protocol)
+    }
+}
+
+fn id(process: &Process) -> ProcessId {
+    (process.pid, process.started)
+}
+
+#[cfg(test)]
+mod tests;

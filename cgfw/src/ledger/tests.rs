@@ -1,0 +1,545 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::policy::DirectIp;
+
+const START: Duration = Duration::from_secs(1_000_000);
+
+fn at(milliseconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + START + Duration::from_millis(milliseconds)
+}
+
+fn domain(text: &str) -> Domain {
+    Domain::parse(text).unwrap()
+}
+
+fn policy(block: &[&str], allow: &[&str]) -> Policy {
+    let parse = |text: &&str, action| Rule::parse(text, action, (*text).to_owned()).unwrap();
+    let block = block.iter().map(|text| parse(text, Action::Block));
+    let allow = allow.iter().map(|text| parse(text, Action::Allow));
+    Policy::new(block.chain(allow).collect(), None, None, Vec::new())
+}
+
+fn ledger(block: &[&str], allow: &[&str]) -> Ledger {
+    Ledger::new(Arc::new(policy(block, allow)))
+}
+
+fn process(pid: u32, command: &str) -> Process {
+    let argv: Vec<Vec<u8>> = command.split(' ').map(Into::into).collect();
+    Process {
+        pid,
+        tid: pid,
+        ppid: 1,
+        uid: 1000,
+        started: u64::from(pid) * 1000,
+        comm: argv[0].clone(),
+        argv,
+        truncated: false,
+    }
+}
+
+fn udp(port: u16, id: u16) -> QueryKey {
+    QueryKey {
+        transport: Transport::Udp,
+        ipv6: false,
+        port,
+        id,
+    }
+}
+
+fn tcp(port: u16) -> QueryKey {
+    QueryKey {
+        transport: Transport::Tcp,
+        ipv6: false,
+        port,
+        id: 0,
+    }
+}
+
+/// A question for the addresses of `name`, judged as `policy` does.
+fn question(ledger: &Ledger, key: QueryKey, name: &str, answers: &[&str]) -> Fact {
+    let qname = domain(name);
+    let judgement = ledger.policy.name(&qname, &[]);
+    let verdict = if judgement.is_blocked() {
+        Verdict::Blocked
+    } else {
+        Verdict::Allowed
+    };
+    Fact::Query(Query {
+        key,
+        qname,
+        qtype: "A".into(),
+        verdict,
+        rule: judgement.rule,
+        matched: judgement.matched,
+        cname_chain: Vec::new(),
+        rcode: "NOERROR".into(),
+        answers: answers.iter().map(|a| a.parse().unwrap()).collect(),
+        upstream: None,
+        latency: Duration::ZERO,
+    })
+}
+
+fn asked(key: QueryKey, process: Process) -> Fact {
+    Fact::Asked { key, process }
+}
+
+fn contact(process: Process, destination: &str, verdict: Verdict) -> Fact {
+    Fact::Contact(Contact {
+        process,
+        layer: Layer::Connect,
+        destination: destination.parse().unwrap(),
+        protocol: 6,
+        verdict,
+    })
+}
+
+fn record(ledger: &mut Ledger, fact: Fact) -> Vec<Observation> {
+    ledger.record(Event { time: at(0), fact })
+}
+
+/// Record a fact from which just one observation comes.
+#[track_caller]
+fn observe(ledger: &mut Ledger, fact: Fact) -> Observation {
+    let mut found = record(ledger, fact);
+    assert_eq!(found.len(), 1, "{found:?}");
+    found.remove(0)
+}
+
+/// Let `process` resolve `name`.
+fn resolve(ledger: &mut Ledger, process: Process, name: &str, answers: &[&str]) -> Observation {
+    let key = udp(40000, u16::try_from(process.pid).unwrap());
+    assert!(record(ledger, asked(key, process)).is_empty());
+    let fact = question(ledger, key, name, answers);
+    observe(ledger, fact)
+}
+
+fn pid(observation: &Observation) -> Option<u32> {
+    observation.process.as_ref().map(|process| process.pid)
+}
+
+fn name(observation: &Observation) -> Option<String> {
+    observation.act.name().map(ToString::to_string)
+}
+
+fn total<'l>(ledger: &'l Ledger, target: &str) -> &'l Total {
+    let is_it = |found: &Target| match found {
+        Target::Name(name) => name.to_string() == target,
+        Target::Address(to) => SocketAddr::new(to.ip, to.port).to_string() == target,
+    };
+    let mut found = ledger.totals().targets().filter(|(found, _)| is_it(found));
+    found.next().expect(target).1
+}
+
+#[test]
+fn a_question_is_joined_with_its_asker_in_either_order() {
+    for order in ["asker first", "asker last"] {
+        let mut ledger = ledger(&["github.com"], &[]);
+        let key = udp(40000, 7);
+        let fact = question(&ledger, key, "github.com", &[]);
+        let asker = asked(key, process(5, "curl github.com"));
+        let (first, second) = match order {
+            "asker first" => (asker, fact),
+            _ => (fact, asker),
+        };
+        assert!(record(&mut ledger, first).is_empty(), "{order}");
+        let observation = observe(&mut ledger, second);
+        assert_eq!(pid(&observation), Some(5), "{order}");
+        assert_eq!(observation.verdict, Verdict::Blocked);
+        assert_eq!(observation.layer, Layer::Dns);
+        assert_eq!(observation.reason, Reason::Rule);
+    }
+}
+
+#[test]
+fn a_reused_key_is_not_joined_with_the_process_that_used_it_before() {
+    let mut ledger = ledger(&[], &[]);
+    resolve(&mut ledger, process(5, "curl a"), "a.example", &[]);
+    let fact = question(&ledger, udp(40000, 5), "b.example", &[]);
+    assert!(record(&mut ledger, fact).is_empty(), "it waits");
+    let observation = observe(&mut ledger, asked(udp(40000, 5), process(6, "curl b")));
+    assert_eq!(
+        (pid(&observation), name(&observation)),
+        (Some(6), Some("b.example".into()))
+    );
+}
+
+#[test]
+fn a_client_that_repeats_its_message_is_known_each_time() {
+    let mut ledger = ledger(&[], &[]);
+    let key = udp(40000, 5);
+    for _sent in 0..2 {
+        record(&mut ledger, asked(key, process(5, "dig a")));
+    }
+    for _answered in 0..2 {
+        let fact = question(&ledger, key, "a.example", &[]);
+        assert_eq!(pid(&observe(&mut ledger, fact)), Some(5));
+    }
+}
+
+#[test]
+fn a_tcp_connection_names_the_asker_of_all_its_questions() {
+    let mut ledger = ledger(&[], &[]);
+    for early in ["a.example", "b.example"] {
+        let fact = question(&ledger, tcp(5000), early, &[]);
+        assert!(record(&mut ledger, fact).is_empty());
+    }
+    let joined = record(&mut ledger, asked(tcp(5000), process(5, "dig +tcp")));
+    assert_eq!(joined.iter().map(pid).collect::<Vec<_>>(), [Some(5); 2]);
+    let fact = question(&ledger, tcp(5000), "c.example", &[]);
+    assert_eq!(pid(&observe(&mut ledger, fact)), Some(5));
+    let fact = question(&ledger, tcp(5001), "c.example", &[]);
+    assert!(record(&mut ledger, fact).is_empty(), "another connection");
+}
+
+#[test]
+fn keys_of_other_families_ports_and_ids_are_others() {
+    let mut ledger = ledger(&[], &[]);
+    let key = udp(40000, 7);
+    record(&mut ledger, asked(key, process(5, "dig")));
+    for other in [
+        QueryKey { ipv6: true, ..key },
+        QueryKey { port: 1, ..key },
+        QueryKey { id: 8, ..key },
+        QueryKey {
+            transport: Transport::Tcp,
+            ..key
+        },
+    ] {
+        let fact = question(&ledger, other, "a.example", &[]);
+        assert!(record(&mut ledger, fact).is_empty(), "{other:?}");
+    }
+}
+
+#[test]
+fn an_unknown_process_does_not_overwrite_a_known_one() {
+    let mut ledger = ledger(&[], &[]);
+    record(&mut ledger, asked(tcp(5000), process(5, "dig")));
+    record(&mut ledger, asked(tcp(5000), process(0, "swapper")));
+    let fact = question(&ledger, tcp(5000), "a.example", &[]);
+    assert_eq!(pid(&observe(&mut ledger, fact)), Some(5));
+}
+
+#[test]
+fn a_question_waits_for_its_asker_with_patience_and_not_for_ever() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    let fact = question(&ledger, udp(40000, 7), "github.com", &[]);
+    record(&mut ledger, fact);
+    assert!(ledger.settle(at(0)).is_empty());
+    assert!(ledger.settle(at(499)).is_empty());
+    let late = ledger.settle(at(500));
+    assert_eq!(late.len(), 1);
+    assert_eq!((pid(&late[0]), late[0].verdict), (None, Verdict::Blocked));
+    assert!(ledger.settle(at(9000)).is_empty());
+    assert_eq!(total(&ledger, "github.com").unattributed, 1);
+
+    let fact = question(&ledger, udp(40000, 8), "github.com", &[]);
+    record(&mut ledger, fact);
+    assert_eq!(ledger.finish().len(), 1);
+    assert!(ledger.finish().is_empty());
+}
+
+#[test]
+fn no_flood_of_questions_or_askers_or_names_fills_the_memory() {
+    let mut ledger = ledger(&[], &[]);
+    let mut observed = 0;
+    for n in 0..=u16::MAX {
+        let fact = question(&ledger, udp(1, n), &format!("n{n}.example"), &["192.0.2.1"]);
+        observed += record(&mut ledger, fact).len();
+        record(&mut ledger, asked(udp(2, n), process(5, "x")));
+    }
+    assert_eq!(ledger.waiting.len(), MAX_WAITING);
+    observed += ledger.finish().len();
+    assert_eq!(observed, 1 << 16, "none is lost");
+    assert_eq!(
+        ledger.leads.values().map(Vec::len).sum::<usize>(),
+        MAX_NAMES
+    );
+    resolve(&mut ledger, process(5, "x"), "one-too-many.example", &[]);
+    assert_eq!(ledger.totals().targets().count(), 1 << 16);
+    assert_eq!(ledger.totals().overflowed(), 1);
+}
+
+#[test]
+fn a_refused_contact_by_address_names_the_domain() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    record(
+        &mut ledger,
+        Fact::Known {
+            name: domain("github.com"),
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+        },
+    );
+    resolve(
+        &mut ledger,
+        process(4, "wget"),
+        "cdn.example",
+        &["192.0.2.1"],
+    );
+    let fact = contact(process(5, "curl"), "192.0.2.1:443", Verdict::Blocked);
+    let observation = observe(&mut ledger, fact);
+    assert_eq!(name(&observation), Some("github.com".into()));
+    assert_eq!(observation.rule.as_ref().unwrap().source, "github.com");
+    assert_eq!(observation.reason, Reason::Rule);
+    let Act::Contact { also, .. } = observation.act else {
+        panic!("{observation:?}");
+    };
+    assert_eq!(also, [domain("cdn.example")], "both names are reported");
+    assert_eq!(total(&ledger, "github.com").also, [domain("cdn.example")]);
+}
+
+#[test]
+fn the_name_of_a_blocked_question_leads_to_the_addresses_of_its_answer() {
+    // As under --audit, and as a synthetic address does.
+    let mut ledger = ledger(&["github.com"], &[]);
+    resolve(
+        &mut ledger,
+        process(5, "curl"),
+        "github.com",
+        &["198.18.0.1"],
+    );
+    let fact = contact(process(5, "curl"), "198.18.0.1:443", Verdict::WouldBlock);
+    assert_eq!(name(&observe(&mut ledger, fact)), Some("github.com".into()));
+}
+
+#[test]
+fn a_contact_is_refused_for_the_port_that_a_rule_blocks() {
+    let mut ledger = ledger(&["github.com:22"], &[]);
+    resolve(&mut ledger, process(5, "git"), "github.com", &["192.0.2.1"]);
+    for (to, verdict, rule) in [
+        ("192.0.2.1:22", Verdict::Blocked, Some("github.com:22")),
+        ("192.0.2.1:443", Verdict::Allowed, None),
+    ] {
+        let observation = observe(&mut ledger, contact(process(5, "git"), to, verdict));
+        assert_eq!(name(&observation), Some("github.com".into()), "{to}");
+        let rule_found = observation.rule.as_ref().map(|rule| rule.source.as_str());
+        assert_eq!(rule_found, rule, "{to}");
+    }
+    let total = total(&ledger, "github.com");
+    assert_eq!((total.lookups, total.contacts, total.blocked), (1, 2, 1));
+    assert_eq!(total.verdict, Verdict::Blocked);
+    assert_eq!(total.rule.as_ref().unwrap().source, "github.com:22");
+    assert!(!total.unjudged);
+}
+
+#[test]
+fn an_allowed_contact_is_counted_under_the_name_that_its_process_asked_for() {
+    let mut ledger = ledger(&[], &[]);
+    resolve(
+        &mut ledger,
+        process(5, "curl a"),
+        "a.example",
+        &["192.0.2.1"],
+    );
+    resolve(
+        &mut ledger,
+        process(6, "curl b"),
+        "b.example",
+        &["192.0.2.1"],
+    );
+    for (pid, expected) in [(5, "a.example"), (6, "b.example"), (7, "b.example")] {
+        let fact = contact(process(pid, "curl"), "192.0.2.1:443", Verdict::Allowed);
+        assert_eq!(
+            name(&observe(&mut ledger, fact)),
+            Some(expected.into()),
+            "{pid}"
+        );
+    }
+}
+
+#[test]
+fn the_v4_mapped_form_of_an_address_is_the_same_address() {
+    let mut ledger = ledger(&[], &[]);
+    resolve(&mut ledger, process(5, "x"), "a.example", &["192.0.2.1"]);
+    let fact = contact(process(5, "x"), "[::ffff:192.0.2.1]:443", Verdict::Allowed);
+    assert_eq!(name(&observe(&mut ledger, fact)), Some("a.example".into()));
+}
+
+#[test]
+fn what_is_public_and_no_name_led_to_was_not_judged() {
+    let policy = policy(&["github.com"], &[]).with_host(
+        ["203.0.113.9".parse().unwrap()],
+        vec!["203.0.113.64/26".parse().unwrap()],
+    );
+    let mut ledger = Ledger::new(Arc::new(policy));
+    let to = [
+        "8.8.8.8:53",
+        "[2001:db8::1]:443",
+        "10.0.0.1:5432",
+        "203.0.113.65:80",
+    ];
+    let unlisted = ["127.0.0.1:80", "[::1]:80", "203.0.113.9:80"];
+    for destination in to.into_iter().chain(unlisted) {
+        let fact = contact(process(5, "x"), destination, Verdict::Allowed);
+        assert_eq!(observe(&mut ledger, fact).reason, Reason::DirectIp);
+    }
+    let unjudged: Vec<bool> = to.iter().map(|to| total(&ledger, to).unjudged).collect();
+    assert_eq!(unjudged, [true, true, false, false]);
+    assert_eq!(ledger.totals().targets().count(), to.len());
+}
+
+#[test]
+fn an_address_that_a_rule_names_was_judged() {
+    let mut ledger = Ledger::new(Arc::new(policy(&["8.8.8.8:53"], &["8.8.4.4"])));
+    for (to, verdict, unjudged) in [
+        ("8.8.8.8:53", Verdict::Blocked, false),
+        ("8.8.8.8:443", Verdict::Allowed, true),
+        ("8.8.4.4:443", Verdict::Allowed, false),
+        ("9.9.9.9:443", Verdict::Blocked, false),
+    ] {
+        observe(&mut ledger, contact(process(5, "x"), to, verdict));
+        assert_eq!(total(&ledger, to).unjudged, unjudged, "{to}");
+    }
+}
+
+#[test]
+fn a_contact_that_passed_before_its_name_was_known_to_be_blocked_was_not_judged() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    let known = Fact::Known {
+        name: domain("github.com"),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+    };
+    record(&mut ledger, known);
+    let fact = contact(process(5, "x"), "192.0.2.1:443", Verdict::Allowed);
+    assert_eq!(name(&observe(&mut ledger, fact)), None);
+    let total = total(&ledger, "192.0.2.1:443");
+    assert!(total.unjudged);
+    assert_eq!(total.also, [domain("github.com")]);
+}
+
+#[test]
+fn an_address_that_etc_hosts_gives_a_permitted_name_was_judged_by_it() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    let known = Fact::Known {
+        name: domain("mirror.example"),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+    };
+    record(&mut ledger, known);
+    let fact = contact(process(5, "x"), "192.0.2.1:443", Verdict::Allowed);
+    assert_eq!(
+        name(&observe(&mut ledger, fact)),
+        Some("mirror.example".into())
+    );
+    assert!(!total(&ledger, "mirror.example").unjudged);
+}
+
+#[test]
+fn a_refusal_is_the_first_of_its_process_target_and_verdict_once() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    for (pid, asked_name, first) in [
+        (5, "github.com", true),
+        (5, "github.com", false),
+        (5, "api.github.com", true),
+        (6, "github.com", true),
+        (6, "github.com", false),
+    ] {
+        let observation = resolve(&mut ledger, process(pid, "curl"), asked_name, &[]);
+        assert_eq!(observation.first, first, "{pid} {asked_name}");
+    }
+    let mut reborn = process(5, "curl");
+    reborn.started += 1;
+    assert!(resolve(&mut ledger, reborn, "github.com", &[]).first);
+    for (pid, to, verdict, first) in [
+        (5, "192.0.2.1:22", Verdict::Blocked, true),
+        (5, "192.0.2.1:22", Verdict::Blocked, false),
+        (5, "192.0.2.1:23", Verdict::Blocked, true),
+        (5, "192.0.2.1:22", Verdict::Allowed, true),
+        (6, "192.0.2.1:22", Verdict::Blocked, true),
+    ] {
+        let observation = observe(&mut ledger, contact(process(pid, "x"), to, verdict));
+        assert_eq!(observation.first, first, "{pid} {to}");
+    }
+}
+
+#[test]
+fn repeats_are_counted_for_the_contact_they_repeat() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    resolve(
+        &mut ledger,
+        process(5, "curl a"),
+        "a.example",
+        &["192.0.2.1"],
+    );
+    let fact = contact(process(5, "curl a"), "192.0.2.1:443", Verdict::Allowed);
+    observe(&mut ledger, fact);
+    let repeats = Repeats {
+        pid: 5,
+        started: 5000,
+        destination: "192.0.2.1:443".parse().unwrap(),
+        protocol: 6,
+        verdict: Verdict::Allowed,
+        count: 41,
+    };
+    let observation = observe(&mut ledger, Fact::Repeats(repeats));
+    assert_eq!((observation.first, observation.count), (false, 41));
+    assert_eq!(
+        (pid(&observation), observation.layer),
+        (Some(5), Layer::Connect)
+    );
+    observe(&mut ledger, Fact::Repeats(Repeats { pid: 0, ..repeats }));
+    let total = total(&ledger, "a.example");
+    assert_eq!((total.contacts, total.unattributed), (83, 41));
+    assert_eq!(total.processes.len(), 1);
+}
+
+#[test]
+fn commands_are_listed_once_and_no_more_than_fit() {
+    let mut ledger = ledger(&[], &[]);
+    for pid in 1..=16 {
+        for command in ["curl same".to_owned(), format!("curl {pid}")] {
+            resolve(&mut ledger, process(pid, &command), "a.example", &[]);
+        }
+    }
+    let total = total(&ledger, "a.example");
+    let commands: Vec<String> = total
+        .processes
+        .iter()
+        .map(|process| String::from_utf8_lossy(&process.argv[1]).into_owned())
+        .collect();
+    assert_eq!(commands.len(), 16);
+    assert_eq!(commands[..3], ["same", "1", "2"]);
+    assert!(total.more_processes);
+    assert_eq!(total.lookups, 32);
+}
+
+#[test]
+fn aliases_and_search_suffixes_are_the_reason_they_are() {
+    let rules = vec![Rule::parse("github.com", Action::Block, "github.com".into()).unwrap()];
+    let search = vec![domain("corp.example")];
+    let policy = Policy::new(rules, None, Some(DirectIp::Allow), search);
+    let mut ledger = Ledger::new(Arc::new(policy));
+    let observation = resolve(&mut ledger, process(5, "x"), "github.com.corp.example", &[]);
+    assert_eq!(observation.reason, Reason::SearchSuffix);
+    assert_eq!(observation.matched, Some(domain("github.com")));
+
+    let chain = vec![domain("cdn.example"), domain("www.github.com")];
+    let judgement = ledger.policy.name(&domain("my.example"), &chain);
+    let Fact::Query(plain) = question(&ledger, udp(9, 9), "my.example", &["192.0.2.1"]) else {
+        panic!("a question is a query");
+    };
+    let query = Query {
+        verdict: Verdict::Blocked,
+        rule: judgement.rule,
+        matched: judgement.matched,
+        cname_chain: chain,
+        ..plain
+    };
+    record(&mut ledger, asked(udp(9, 9), process(5, "x")));
+    let observation = observe(&mut ledger, Fact::Query(query));
+    assert_eq!(observation.reason, Reason::Alias);
+    assert_eq!(observation.matched, Some(domain("www.github.com")));
+    let fact = contact(process(5, "x"), "192.0.2.1:443", Verdict::Blocked);
+    let observation = observe(&mut ledger, fact);
+    assert_eq!(observation.reason, Reason::Alias);
+    assert_eq!(name(&observation), Some("my.example".into()));
+}
+
+#[test]
+fn losses_add_up() {
+    let mut ledger = ledger(&[], &[]);
+    for count in [2, 40] {
+        assert!(record(&mut ledger, Fact::Lost(count)).is_empty());
+    }
+    assert_eq!(ledger.totals().lost(), 42);
+    assert!(!ledger.totals().any_blocked());
+}
