@@ -92,6 +92,8 @@ impl Answer {
         }
         let asked = std::mem::replace(&mut self.metadata, reply.metadata);
         self.metadata.id = asked.id;
+        self.metadata.message_type = asked.message_type;
+        self.metadata.op_code = asked.op_code;
         self.metadata.recursion_desired = asked.recursion_desired;
         if let (Some(own), Some(theirs)) = (&mut self.edns, &reply.edns) {
             for code in [EdnsCode::Subnet, EdnsCode::Unknown(EDE)] {

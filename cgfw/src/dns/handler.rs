@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Header, HeaderCounts, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 use hickory_server::net::runtime::Time;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use tokio::sync::Semaphore;
@@ -313,6 +314,13 @@ pub(super) fn read_question(request: &Request) -> Result<Question, ResponseCode>
     let [query] = request.queries.queries() else {
         return Err(ResponseCode::FormErr);
     };
+    // Before the first name there is nothing but the header that one could point to, and
+    // in the answer, which repeats the octets of the question, the header is another one.
+    let is_compressed =
+        query.original().to_bytes().ok().as_deref() != Some(request.queries.as_bytes());
+    if is_compressed {
+        return Err(ResponseCode::FormErr);
+    }
     Question::new(
         query.original().clone(),
         request.metadata,

@@ -73,6 +73,11 @@ async fn messages_that_are_no_proper_query_get_an_error_or_nothing() {
             form_err,
         ),
         (
+            "a pointer into the header",
+            with_question(1, b"\xc0\x04\x00\x01\x00\x01"),
+            form_err,
+        ),
+        (
             "a pointer ahead",
             with_question(1, b"\xc0\x20\x00\x01\x00\x01"),
             form_err,
