@@ -17,7 +17,7 @@ use crate::policy::Transport;
 /// How long a client waits at the most. glibc asks again after 5 s (resolv.conf(5)).
 pub(super) const OVERALL: Duration = Duration::from_millis(4500);
 /// How long one server gets, unless there are so many that each has to get less.
-const TRY: Duration = Duration::from_secs(2);
+pub(super) const TRY: Duration = Duration::from_secs(2);
 /// How often each server is asked: a datagram may just have been lost.
 const ROUNDS: usize = 2;
 

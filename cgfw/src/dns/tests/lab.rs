@@ -11,15 +11,26 @@ use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::dns::tcp::{read_message, write_message};
 use crate::dns::{Proxy, Sockets, serve};
 use crate::event::{self, Event, Fact, QueryKey};
 use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Transport};
 
-/// Long enough for everything on loopback, short enough to wait for silence.
+/// As long as one waits for nothing to happen.
 pub(super) const SOON: Duration = Duration::from_millis(300);
+/// As long as clients wait.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Wait until something is so.
+pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never was");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 pub(super) fn policy(block: &[&str], allow: &[&str]) -> Policy {
     let rule = |text: &str, action, option: &str| {
@@ -330,19 +341,13 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Send a datagram, and wait a little for one back.
-    pub(super) async fn datagram(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.datagram_within(bytes, SOON)
-            .await
-            .map(|(_, reply)| reply)
+    /// Send a datagram, and give the client's port with what comes back, if anything does
+    /// in as much time as clients have.
+    pub(super) async fn datagram(&self, bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
+        self.datagram_within(bytes, PATIENCE).await
     }
 
-    /// The same with patience; also gives the client's port.
-    pub(super) async fn datagram_within(
-        &self,
-        bytes: &[u8],
-        patience: Duration,
-    ) -> Option<(u16, Vec<u8>)> {
+    async fn datagram_within(&self, bytes: &[u8], patience: Duration) -> Option<(u16, Vec<u8>)> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         socket
             .connect((Ipv4Addr::LOCALHOST, self.port))
@@ -355,10 +360,15 @@ impl Lab {
         Some((socket.local_addr().unwrap().port(), buffer))
     }
 
-    /// Ask over UDP; the reply has to come within the time that clients wait.
+    /// Whether nothing comes back.
+    pub(super) async fn ignores(&self, bytes: &[u8]) -> bool {
+        self.datagram_within(bytes, SOON).await.is_none()
+    }
+
+    /// Ask over UDP.
     pub(super) async fn udp(&self, query: &Message) -> Message {
         let (_, reply) = self
-            .datagram_within(&bytes(query), Duration::from_secs(5))
+            .datagram(&bytes(query))
             .await
             .expect("an answer before the client gives up");
         Message::from_vec(&reply).unwrap()
