@@ -176,6 +176,27 @@ async fn a_tcp_client_that_misbehaves_harms_itself_only() {
 }
 
 #[tokio::test]
+async fn responses_and_garbage_over_tcp_are_passed_over() {
+    let (_upstream, lab) = lab().await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.port))
+        .await
+        .unwrap();
+    let response = changed(|m| m.metadata.message_type = MessageType::Response);
+    let broken = with_question(1, b"\xc0\x0c\x00\x01\x00\x01");
+    let query = bytes(&query("x.test.", RecordType::A));
+    for message in [&response[..], b"", b"short", &broken, &query] {
+        write_message(&mut stream, message).await.unwrap();
+    }
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let got = read_message(&mut stream).await.unwrap();
+        codes.push(Message::from_vec(&got).unwrap().metadata.response_code);
+    }
+    assert_eq!(codes, [ResponseCode::FormErr, ResponseCode::NoError]);
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn one_tcp_connection_takes_many_questions() {
     let (_upstream, lab) = lab().await;
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.port))

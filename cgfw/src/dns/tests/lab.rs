@@ -268,7 +268,7 @@ impl Setup {
         self
     }
 
-    /// The child had asked this server.
+    /// The child had asked this server; with port 0 the proxy itself.
     pub(super) fn follow(mut self, origin: SocketAddr) -> Self {
         self.origin = Some(origin);
         self
@@ -309,9 +309,14 @@ impl Setup {
         (proxy, pins, events)
     }
 
-    pub(super) fn start(self) -> Lab {
+    pub(super) fn start(mut self) -> Lab {
         let sockets = Sockets::bind().unwrap();
         let port = sockets.port();
+        if let Some(origin) = &mut self.origin
+            && origin.port() == 0
+        {
+            origin.set_port(port);
+        }
         let (proxy, pins, events) = self.proxy();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(sockets, proxy, async move {

@@ -228,6 +228,38 @@ async fn edns_is_our_own_on_either_side() {
 }
 
 #[tokio::test]
+async fn an_extended_code_that_the_client_cannot_take_is_servfail() {
+    let (_upstream, lab) = lab(|query| {
+        let mut message = reply(query, vec![]);
+        message.set_edns(Edns::new());
+        message.metadata.response_code = ResponseCode::BADCOOKIE;
+        message
+    })
+    .await;
+    let got = lab.udp(&query("x.test.", RecordType::A)).await;
+    assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
+    lab.stop().await;
+}
+
+#[test]
+fn names_in_data_end_where_the_data_ends() {
+    let message = query("x.test.", RecordType::A);
+    let rp = RecordType::Unknown(17);
+    for (data, decodes) in [
+        (&b"\x01a\x00\x01b\x00"[..], true),
+        (b"\x01a\x00\x01b\x00\x00", false),
+        (b"\x01a\x00\x01b", false),
+        (b"\x01a\x00", false),
+    ] {
+        let record = Record::from_rdata(name("x.test."), 5, raw(rp, data));
+        let mut bytes = bytes(&reply(&message, vec![record]));
+        // So that a name could run on beyond the data.
+        bytes.push(0);
+        assert_eq!(Reply::decode(&bytes).is_ok(), decodes, "{data:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_version_of_edns_that_nobody_knows_is_badvers() {
     let (upstream, lab) = lab(|query| reply(query, vec![])).await;
     let mut query = with_edns(query("x.test.", RecordType::A), 1232);

@@ -236,6 +236,20 @@ async fn the_server_that_the_child_chose_is_asked_if_it_is_to_be_followed() {
 }
 
 #[tokio::test]
+async fn a_child_that_asks_the_proxy_outright_does_not_make_it_ask_itself() {
+    let upstream = Upstream::with_zone(&ZONE).await;
+    for itself in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        let lab = Setup::new(open(), &[&upstream])
+            .follow(itself.parse().unwrap())
+            .start();
+        let got = lab.ask("x.test.", RecordType::A).await;
+        assert_eq!(got.answers, records(&ZONE), "{itself}");
+        assert_eq!(lab.queries().len(), 1, "{itself}");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_server_is_not_asked() {
     let chosen = Upstream::with_zone(&ZONE).await;
     let rule = format!("127.0.0.1:{}/udp", chosen.address.port());
