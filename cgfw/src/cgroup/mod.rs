@@ -11,7 +11,7 @@ mod guardian;
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub use self::guardian::Guardian;
+use tokio::io::Interest;
+
+use self::guardian::Guardian;
+use crate::watch;
 
 /// The names of our cgroups are this and the id of the run.
 const PREFIX: &str = "cgfw-";
@@ -32,47 +35,39 @@ const PREFIX: &str = "cgfw-";
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process is not gone at once: it has memory and files to give back.
 const RETRY: Duration = Duration::from_millis(2);
+/// How often a cgroup is made before giving up.
+const ATTEMPTS: usize = 100;
 
-/// A cgroup of ours. Dropping it kills what is inside and removes it.
+/// A cgroup of ours. Dropping it kills what is inside and removes it, and if this process
+/// does not live to do that, its guardian does.
 pub struct Cgroup {
     path: PathBuf,
     /// The directory, locked for as long as the run lives.
     directory: Flock<File>,
-    removed: bool,
+    /// Gone when the cgroup has been closed.
+    guardian: Option<Guardian>,
 }
 
 impl Cgroup {
-    /// Make the cgroup of the run `id`, after removing what killed runs have left beside it.
+    /// Make the cgroup of the run `id`, after removing what killed runs have left beside
+    /// it. Forks, so the process must have one thread.
     pub fn create(id: &str) -> anyhow::Result<Self> {
         let parent = root_owned_ancestor(&own_path()?)?;
         collect_leftovers(&parent)?;
         let path = parent.join(format!("{PREFIX}{id}"));
-        fs::create_dir(&path).with_context(|| {
-            format!(
-                "cannot make the cgroup {}; cgfw needs write access to it, as root has",
-                path.display()
-            )
-        })?;
-        // Another run that looks for leftovers just now may have got the lock first; then
-        // the directory is gone a moment later, and this run fails before anything runs.
-        let directory = lock(&path)?
-            .with_context(|| format!("another cgfw took {} for a leftover", path.display()))?;
+        // First the guardian: there is no moment without it.
+        let guardian = Guardian::start(&path)?;
+        let directory = make_locked(&path)?;
         Ok(Self {
             path,
             directory,
-            removed: false,
+            guardian: Some(guardian),
         })
     }
 
     /// The path of the cgroup in the file system.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Start the process that kills the cgroup when this process dies. To be called
-    /// while the process has one thread.
-    pub fn guard(&self) -> anyhow::Result<Guardian> {
-        Guardian::start(&self.path, self.directory.as_fd())
     }
 
     /// The processes inside, also in cgroups that they made below.
@@ -82,7 +77,7 @@ impl Cgroup {
 
     /// Whether any process is inside.
     pub fn is_populated(&self) -> io::Result<bool> {
-        is_populated(&self.path)
+        read_populated(&open_events(&self.path)?)
     }
 
     /// Send a signal to every process inside. Processes that end meanwhile are no error.
@@ -93,9 +88,13 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Open the file that polls as exceptional (`POLLPRI`) when the cgroup gets empty.
-    pub fn open_events(&self) -> io::Result<File> {
-        File::open(self.path.join("cgroup.events"))
+    /// Wait until no process is inside. Needs a tokio runtime.
+    pub async fn emptied(&self) -> io::Result<()> {
+        let events = watch::exceptional(open_events(&self.path)?)?;
+        while read_populated(events.get_ref())? {
+            events.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+        Ok(())
     }
 
     /// Move every process to the parent cgroup, where nothing of ours is attached.
@@ -116,9 +115,10 @@ impl Cgroup {
 
     /// Kill what is inside and remove the cgroup.
     pub fn close(mut self) -> anyhow::Result<()> {
-        self.removed = true;
+        let guardian = self.guardian.take();
         destroy(&self.path)
-            .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))
+            .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))?;
+        guardian.map_or(Ok(()), Guardian::close)
     }
 }
 
@@ -130,7 +130,7 @@ impl AsFd for Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.removed
+        if self.guardian.is_some()
             && let Err(error) = destroy(&self.path)
         {
             tracing::error!("cannot remove the cgroup {}: {error}", self.path.display());
@@ -216,6 +216,38 @@ fn collect_leftovers(parent: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Make a cgroup and lock its directory. Another run that looks for leftovers may find it
+/// in between, take it for one and remove it; then once more.
+fn make_locked(path: &Path) -> anyhow::Result<Flock<File>> {
+    let is_there = |directory: &File| {
+        let (there, here) = (fs::metadata(path), directory.metadata());
+        matches!((there, here), (Ok(there), Ok(here)) if there.ino() == here.ino())
+    };
+    for _ in 0..ATTEMPTS {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot make the cgroup {}; cgfw needs write access to it, as root has",
+                        path.display()
+                    )
+                });
+            }
+            _ => {}
+        }
+        if let Ok(Some(directory)) = lock(path)
+            && is_there(&directory)
+        {
+            return Ok(directory);
+        }
+        std::thread::sleep(RETRY);
+    }
+    bail!(
+        "other runs of cgfw removed the cgroup {} again and again",
+        path.display()
+    )
+}
+
 /// Lock a cgroup's directory; `None` if somebody else has the lock.
 fn lock(path: &Path) -> anyhow::Result<Option<Flock<File>>> {
     let directory = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -272,8 +304,8 @@ fn signal_one(pid: Pid, signal: Signal) -> io::Result<()> {
 }
 
 fn wait_empty(path: &Path, deadline: Instant) -> io::Result<()> {
-    let events = File::open(path.join("cgroup.events"))?;
-    while is_populated(path)? {
+    let events = open_events(path)?;
+    while read_populated(&events)? {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::Error::new(
@@ -290,9 +322,17 @@ fn wait_empty(path: &Path, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-fn is_populated(path: &Path) -> io::Result<bool> {
-    let events = fs::read_to_string(path.join("cgroup.events"))?;
-    Ok(events.lines().any(|line| line == "populated 1"))
+/// The file that polls as exceptional (`POLLPRI`) when it says something else than when
+/// it was read last through this very descriptor (fs/kernfs/file.c).
+fn open_events(path: &Path) -> io::Result<File> {
+    File::open(path.join("cgroup.events"))
+}
+
+fn read_populated(mut events: &File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.rewind()?;
+    events.read_to_string(&mut text)?;
+    Ok(text.lines().any(|line| line == "populated 1"))
 }
 
 fn processes(path: &Path) -> io::Result<Vec<Pid>> {
