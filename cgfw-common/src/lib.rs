@@ -16,20 +16,20 @@ pub const ARGV_LEN: usize = 1024;
 pub const COMM_LEN: usize = 16;
 
 /// Pins: addresses with an exact entry. Beyond this a new name fails closed.
-pub const MAX_ADDRESSES: u32 = 1 << 17;
+pub const MAX_ADDRESSES: u32 = 1 << 16;
 /// Networks of CIDR rules and private ranges.
 pub const MAX_NETWORKS: u32 = 1 << 17;
 /// Steps of port profiles.
 pub const MAX_PORT_STEPS: u32 = 1 << 16;
 /// Size of the ring of [`Act`]s, in octets.
-pub const RING_SIZE: u32 = 1 << 20;
+pub const RING_SIZE: u32 = 1 << 19;
 
 /// [`Entry::action`] and the like: the destination is permitted.
 pub const ALLOW: u32 = 1;
 /// [`Entry::action`] and the like: the destination is refused.
 pub const BLOCK: u32 = 2;
 
-/// IANA protocol numbers (include/uapi/linux/in.h), in the width of [`ActHead::protocol`].
+/// IANA protocol numbers (include/uapi/linux/in.h), in the width of [`Deed::protocol`].
 pub mod protocol {
     pub const ICMP: u16 = 1;
     pub const TCP: u16 = 6;
@@ -64,12 +64,11 @@ pub struct Config {
     pub offsets: Offsets,
 }
 
-/// Byte offsets of structure members, from the kernel's BTF; all 0 where there is no
-/// BTF, or where reading kernel memory is forbidden (lockdown).
+/// Byte offsets of structure members, from the kernel's BTF; all 0 where there is no BTF, or where reading kernel memory is forbidden (lockdown).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offsets {
-    pub task_tgid: u32,
+    /// `pid`, which `tgid` follows.
     pub task_pid: u32,
     pub task_real_parent: u32,
     pub task_start_boottime: u32,
@@ -77,8 +76,8 @@ pub struct Offsets {
     pub task_cred: u32,
     pub task_comm: u32,
     pub cred_uid: u32,
+    /// `arg_start`, which `arg_end` follows.
     pub mm_arg_start: u32,
-    pub mm_arg_end: u32,
 }
 
 /// Value of `ADDRESSES` and `NETWORKS`: the verdict on a destination.
@@ -152,16 +151,11 @@ pub struct QueryKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
-    /// The process, or for packets of TCP the socket.
     pub owner: Owner,
-    pub address: Address,
-    pub port: u16,
-    pub protocol: u16,
-    /// [`ALLOW`] or [`BLOCK`].
-    pub action: u32,
+    pub deed: Deed,
 }
 
-/// Who acted: a process by its pid and start, or a socket by its cookie.
+/// Who acted: a process by its pid and start, or, for packets of TCP, a socket by its cookie.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -172,46 +166,55 @@ pub struct Owner {
     pub reserved: u32,
 }
 
-/// One act, as the kernel saw it; the only record on the ring.
+/// What was done, without who did it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Act {
-    pub head: ActHead,
-    /// argv[0], argv[1] and so on, a zero octet behind each; the first `argv_len` octets.
-    pub argv: [u8; ARGV_LEN],
-}
-
-/// Everything of an [`Act`] but its long tail, which is read straight into the ring.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ActHead {
-    /// CLOCK_MONOTONIC, in nanoseconds.
-    pub time: u64,
-    /// Start of the process in nanoseconds since boot; 0 if unknown.
-    pub started: u64,
+pub struct Deed {
+    pub destination: Address,
     /// [`ACT_QUERY`] and its kin.
     pub kind: u32,
     /// [`ALLOW`] or [`BLOCK`], before `--audit`.
     pub action: u32,
-    /// 0 if the process is unknown.
-    pub tgid: u32,
-    pub tid: u32,
-    pub ppid: u32,
-    pub uid: u32,
-    pub destination: Address,
     pub destination_port: u16,
-    /// For [`ACT_QUERY`].
-    pub source_port: u16,
-    /// DNS message id, for [`ACT_QUERY`] over UDP.
-    pub id: u16,
     /// IANA protocol number; 262 is MPTCP.
     pub protocol: u16,
-    /// 1 if the packet is IPv6, for [`ACT_QUERY`].
+    /// For [`ACT_QUERY`], else 0.
+    pub source_port: u16,
+    /// DNS message id, for [`ACT_QUERY`] over UDP, else 0.
+    pub id: u16,
+    /// 1 if the packet is IPv6, for [`ACT_QUERY`], else 0.
     pub ipv6: u32,
-    /// Octets used of `argv`; 0 if it could not be read.
+    pub reserved: u32,
+}
+
+/// One act, as the kernel saw it; the only record on the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    pub deed: Deed,
+    pub actor: Actor,
+    /// argv[0], argv[1] and so on, a zero octet behind each; the first
+    /// [`Actor::argv_len`] octets.
+    pub argv: [u8; ARGV_LEN],
+}
+
+/// The process that acted; all zeroes if it is unknown.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// Start in nanoseconds since boot.
+    pub started: u64,
+    /// Where argv starts and ends in the memory of the process.
+    pub argv_start: u64,
+    pub argv_end: u64,
+    pub tid: u32,
+    pub tgid: u32,
+    pub ppid: u32,
+    pub uid: u32,
+    /// Octets used of [`Act::argv`]; 0 if it could not be read.
     pub argv_len: u32,
-    /// Length of the whole argv of the process, which may be more than fits.
-    pub argv_total: u32,
     pub reserved: u32,
     pub comm: [u8; COMM_LEN],
 }
@@ -227,19 +230,22 @@ pub const ACT_SOCKET: u32 = 4;
 
 /// Index into `COUNTERS`: acts that found no room in the ring.
 pub const COUNTER_LOST: u32 = 0;
-pub const COUNTERS: u32 = 1;
+/// Index into `COUNTERS`: packets that were dropped because they could not be parsed.
+pub const COUNTER_UNPARSED: u32 = 1;
+pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 68 && align_of::<Config>() == 4);
-    assert!(size_of::<Offsets>() == 40);
+    assert!(size_of::<Config>() == 60 && align_of::<Config>() == 4);
+    assert!(size_of::<Offsets>() == 32);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<OriginalKey>() == 16);
     assert!(size_of::<Endpoint>() == 24);
     assert!(size_of::<QueryKey>() == 8 && align_of::<QueryKey>() == 2);
-    assert!(size_of::<SeenKey>() == 40 && align_of::<SeenKey>() == 8);
-    assert!(size_of::<ActHead>() == 96 && align_of::<ActHead>() == 8);
-    assert!(size_of::<Act>() == 96 + ARGV_LEN);
+    assert!(size_of::<Deed>() == 40);
+    assert!(size_of::<SeenKey>() == 56 && align_of::<SeenKey>() == 8);
+    assert!(size_of::<Actor>() == 64 && align_of::<Actor>() == 8);
+    assert!(size_of::<Act>() == 112 + ARGV_LEN && align_of::<Act>() == 8);
 };
 
 /// Lets aya's map wrappers copy the types octet by octet.

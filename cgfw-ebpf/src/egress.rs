@@ -3,13 +3,15 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::SkBuffContext;
-use cgfw_common::{ACT_PACKET, ACT_QUERY, ALLOW, BLOCK, Endpoint, OriginalKey, QueryKey, protocol};
+use cgfw_common::{
+    ACT_PACKET, ACT_QUERY, ALLOW, BLOCK, COUNTER_UNPARSED, Deed, OriginalKey, QueryKey, protocol,
+};
 
-use crate::emit::{Current, What, report, report_once};
+use crate::emit::{count, current_owner, report, was_seen};
 use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT, Destination};
+use crate::verdict::{ANY, DNS_PORT};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -23,51 +25,71 @@ const LOOPBACK: u32 = 1;
 
 #[inline(always)]
 pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
+    // SAFETY: the kernel hands a valid context to the program.
+    let on_loopback = unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK;
     let Some(packet) = Packet::parse(ctx) else {
         return refuse_unparsed();
     };
-    // SAFETY: the kernel hands a valid context to the program.
-    let on_loopback = unsafe { (*ctx.skb.skb).ifindex } == LOOPBACK;
+    let destination = &packet.destination;
     let is_tcp = packet.is(protocol::TCP);
-    let action = if on_loopback {
-        if u32::from(packet.destination.port) == config!(proxy_port) {
-            return to_proxy(ctx, &packet);
+    let owner;
+    let deed;
+    if on_loopback && u32::from(destination.port) == config!(proxy_port) {
+        if is_tcp && !packet.is_syn(ctx) {
+            return PASS;
         }
-        packet.destination.action(ALLOW)
-    } else if packet.destination.port == DNS_PORT && (is_tcp || packet.is(protocol::UDP)) {
-        // What got here was not redirected: a crafted packet.
-        BLOCK
+        owner = None;
+        deed = query(ctx, &packet);
     } else {
-        packet.destination.action(config!(unresolved))
-    };
-    if action == ALLOW {
-        // A connect reported TCP, and nobody needs to hear of loopback.
-        if !is_tcp && !on_loopback {
-            report_once(Current::task().owner(), &what(action, &packet));
+        let action = judge(&packet, on_loopback);
+        // A connect has reported what TCP is allowed, and nobody needs to hear of loopback.
+        if action == ALLOW && (is_tcp || on_loopback) {
+            return PASS;
         }
+        owner = Some(if is_tcp {
+            socket_owner(cookie(ctx))
+        } else {
+            current_owner()
+        });
+        deed = destination.deed(ACT_PACKET, action);
+    }
+    // The one place that reports: the verifier walks it again for every way that leads
+    // here, and start-up waits for the verifier.
+    if !owner.is_some_and(|owner| was_seen(owner, &deed)) {
+        report(&deed);
+    }
+    if deed.action == ALLOW {
         return PASS;
     }
-    let owner = if is_tcp {
-        socket_owner(cookie(ctx))
-    } else {
-        Current::task().owner()
-    };
-    report_once(owner, &what(action, &packet));
     refusal()
 }
 
-/// A DNS message for the proxy: say who sends it and to whom it was addressed, before
-/// the proxy can have received it.
 #[inline(always)]
-fn to_proxy(ctx: &SkBuffContext, packet: &Packet) -> i32 {
-    let is_udp = packet.is(protocol::UDP);
-    if !is_udp && !packet.is_syn(ctx) {
-        return PASS;
+fn judge(packet: &Packet, on_loopback: bool) -> u32 {
+    let destination = &packet.destination;
+    if on_loopback {
+        return destination.action(ALLOW);
     }
-    let id = if is_udp { packet.dns_id(ctx) } else { 0 };
+    // What is for port 53 here was not redirected: a crafted packet.
+    if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
+        return BLOCK;
+    }
+    destination.action(config!(unresolved))
+}
+
+/// A DNS message for the proxy: say who sends it, and note to whom it was addressed,
+/// before the proxy can have received it.
+#[inline(always)]
+fn query(ctx: &SkBuffContext, packet: &Packet) -> Deed {
+    let id = if packet.is(protocol::UDP) {
+        packet.dns_id(ctx)
+    } else {
+        0
+    };
+    let ipv6 = packet.ipv6;
     let key = OriginalKey {
         cookie: cookie(ctx),
-        ipv6: u32::from(packet.ipv6),
+        ipv6: u32::from(ipv6),
         reserved: 0,
     };
     // SAFETY: an LRU value may be reused while it is read; then the proxy asks another
@@ -75,53 +97,26 @@ fn to_proxy(ctx: &SkBuffContext, packet: &Packet) -> i32 {
     if let Some(original) = unsafe { ORIGINALS.get(key) } {
         let query = QueryKey {
             protocol: packet.destination.protocol as u8,
-            ipv6: u8::from(packet.ipv6),
+            ipv6: u8::from(ipv6),
             port: packet.source_port,
             id,
             reserved: 0,
         };
         // Without room the proxy asks the system's resolver.
-        let _ignored = QUERIES.insert(query, Endpoint { ..*original }, ANY);
+        let _ignored = QUERIES.insert(query, original, ANY);
     }
-    report(&What {
-        kind: ACT_QUERY,
-        action: ALLOW,
-        destination: packet.destination,
+    Deed {
         source_port: packet.source_port,
         id,
-        ipv6: u32::from(packet.ipv6),
-    });
-    PASS
-}
-
-#[inline(always)]
-fn what(action: u32, packet: &Packet) -> What {
-    What {
-        kind: ACT_PACKET,
-        action,
-        destination: packet.destination,
-        source_port: packet.source_port,
-        id: 0,
-        ipv6: u32::from(packet.ipv6),
+        ipv6: u32::from(ipv6),
+        ..packet.destination.deed(ACT_QUERY, ALLOW)
     }
 }
 
-/// What cannot be parsed is dropped and reported under protocol 0.
+/// A packet that is not understood is counted and not described: it has no destination.
 #[inline(always)]
 fn refuse_unparsed() -> i32 {
-    let what = What {
-        kind: ACT_PACKET,
-        action: BLOCK,
-        destination: Destination {
-            address: [0; 4],
-            port: 0,
-            protocol: 0,
-        },
-        source_port: 0,
-        id: 0,
-        ipv6: 0,
-    };
-    report_once(Current::task().owner(), &what);
+    count(COUNTER_UNPARSED);
     refusal()
 }
 

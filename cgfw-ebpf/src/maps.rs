@@ -20,7 +20,6 @@ pub(crate) static CONFIG: Config = Config {
     set_retval: 0,
     errno: 0,
     offsets: Offsets {
-        task_tgid: 0,
         task_pid: 0,
         task_real_parent: 0,
         task_start_boottime: 0,
@@ -29,7 +28,6 @@ pub(crate) static CONFIG: Config = Config {
         task_comm: 0,
         cred_uid: 0,
         mm_arg_start: 0,
-        mm_arg_end: 0,
     },
 };
 
@@ -62,15 +60,15 @@ pub(crate) static PORTS: LpmTrie<PortKey, u32> =
 /// Where redirected sockets had meant to go.
 #[map]
 pub(crate) static ORIGINALS: LruHashMap<OriginalKey, Endpoint> =
-    LruHashMap::with_max_entries(8192, 0);
+    LruHashMap::with_max_entries(4096, 0);
 
 /// The same for each DNS message, for the proxy.
 #[map]
-pub(crate) static QUERIES: LruHashMap<QueryKey, Endpoint> = LruHashMap::with_max_entries(8192, 0);
+pub(crate) static QUERIES: LruHashMap<QueryKey, Endpoint> = LruHashMap::with_max_entries(4096, 0);
 
 /// What was reported already. Losing an entry costs a second report.
 #[map]
-pub(crate) static SEEN: LruHashMap<SeenKey, u64> = LruHashMap::with_max_entries(16384, 0);
+pub(crate) static SEEN: LruHashMap<SeenKey, u64> = LruHashMap::with_max_entries(8192, 0);
 
 #[map]
 pub(crate) static ACTS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);

@@ -5,8 +5,34 @@ use cgfw_common::protocol;
 
 use crate::verdict::{Destination, mapped};
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
+/// RFC 791 section 3.1.
+#[repr(C)]
+struct Ipv4Header {
+    version_ihl: u8,
+    tos: u8,
+    length: u16,
+    id: u16,
+    fragment_be: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+/// RFC 8200 section 3.
+#[repr(C)]
+struct Ipv6Header {
+    version_flow: u32,
+    length: u16,
+    next: u8,
+    hop_limit: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+const IPV4_HEADER: usize = size_of::<Ipv4Header>();
+const IPV6_HEADER: usize = size_of::<Ipv6Header>();
 /// Offset and more-fragments flag of an IPv4 header, RFC 791.
 const FRAGMENT: u16 = 0x3fff;
 const TCP_FLAGS: usize = 13;
@@ -20,8 +46,6 @@ pub(crate) struct Packet {
     pub(crate) destination: Destination,
     pub(crate) source_port: u16,
     pub(crate) ipv6: bool,
-    /// Where the transport header starts.
-    transport: usize,
 }
 
 impl Packet {
@@ -37,24 +61,23 @@ impl Packet {
         let version: u8 = ctx.load(0).ok()?;
         match version >> 4 {
             4 if version & 15 == 5 => {
-                let header: [u8; IPV4_HEADER] = ctx.load(0).ok()?;
-                if u16::from_be_bytes([header[6], header[7]]) & FRAGMENT != 0 {
+                let header: Ipv4Header = ctx.load(0).ok()?;
+                if u16::from_be(header.fragment_be) & FRAGMENT != 0 {
                     return None;
                 }
-                let address = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
-                Self::transport(ctx, IPV4_HEADER, header[9], mapped(address), false)
+                let address = mapped(header.destination);
+                Self::with_ports(ctx, IPV4_HEADER, header.protocol, address, false)
             }
             6 => {
-                let next: u8 = ctx.load(6).ok()?;
-                let address: [u32; 4] = ctx.load(24).ok()?;
-                Self::transport(ctx, IPV6_HEADER, next, address, true)
+                let header: Ipv6Header = ctx.load(0).ok()?;
+                Self::with_ports(ctx, IPV6_HEADER, header.next, header.destination, true)
             }
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn transport(
+    fn with_ports(
         ctx: &SkBuffContext,
         transport: usize,
         number: u8,
@@ -63,11 +86,8 @@ impl Packet {
     ) -> Option<Self> {
         let (source_port, port) = match u16::from(number) {
             protocol::TCP | protocol::UDP | protocol::UDPLITE => {
-                let ports: [u8; 4] = ctx.load(transport).ok()?;
-                (
-                    u16::from_be_bytes([ports[0], ports[1]]),
-                    u16::from_be_bytes([ports[2], ports[3]]),
-                )
+                let [source_be, destination_be]: [u16; 2] = ctx.load(transport).ok()?;
+                (u16::from_be(source_be), u16::from_be(destination_be))
             }
             protocol::ICMP | protocol::ICMPV6 => (0, 0),
             _ => return None,
@@ -80,7 +100,6 @@ impl Packet {
             },
             source_port,
             ipv6,
-            transport,
         })
     }
 
@@ -89,17 +108,23 @@ impl Packet {
         self.destination.protocol == protocol
     }
 
+    /// Where the transport header starts: options and extensions are not parsed.
+    #[inline(always)]
+    fn transport(&self) -> usize {
+        if self.ipv6 { IPV6_HEADER } else { IPV4_HEADER }
+    }
+
     /// Whether this opens a TCP connection.
     #[inline(always)]
     pub(crate) fn is_syn(&self, ctx: &SkBuffContext) -> bool {
-        ctx.load::<u8>(self.transport + TCP_FLAGS)
+        ctx.load::<u8>(self.transport() + TCP_FLAGS)
             .is_ok_and(|flags| flags & TCP_SYN_ACK == TCP_SYN)
     }
 
     /// The id of the DNS message in a UDP datagram; 0 if it is too short to have one.
     #[inline(always)]
     pub(crate) fn dns_id(&self, ctx: &SkBuffContext) -> u16 {
-        ctx.load(self.transport + UDP_HEADER)
-            .map_or(0, u16::from_be_bytes)
+        ctx.load(self.transport() + UDP_HEADER)
+            .map_or(0, u16::from_be)
     }
 }

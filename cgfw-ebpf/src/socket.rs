@@ -10,7 +10,7 @@ use cgfw_common::{
     protocol,
 };
 
-use crate::emit::{Current, What, mark_seen, report_once};
+use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::verdict::{
     ANY, DNS_PORT, Destination, LOOPBACK4, is_loopback, is_mapped, mapped, unresolved,
@@ -100,19 +100,12 @@ pub(crate) fn create(ctx: &SockContext) -> i32 {
         | (SOCK_RAW, protocol::ICMP | protocol::ICMPV6) => return PASS,
         _ => {}
     }
-    let what = What {
-        kind: ACT_SOCKET,
-        action: BLOCK,
-        destination: Destination {
-            address: [0; 4],
-            port: 0,
-            protocol: number,
-        },
-        source_port: 0,
-        id: 0,
-        ipv6: 0,
+    let destination = Destination {
+        address: [0; 4],
+        port: 0,
+        protocol: number,
     };
-    report_once(Current::task().owner(), &what);
+    report_once(current_owner(), &destination.deed(ACT_SOCKET, BLOCK));
     if config!(audit) == 0 { REFUSE } else { PASS }
 }
 
@@ -137,33 +130,30 @@ fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destina
     let action = destination.action(unresolved(&destination.address));
     debug!(
         ctx,
-        "to {:x}:{:x}:{:x}:{:x} port {} protocol {} action {}",
-        u32::from_be(destination.address[0]),
-        u32::from_be(destination.address[1]),
-        u32::from_be(destination.address[2]),
-        u32::from_be(destination.address[3]),
-        destination.port,
-        destination.protocol,
-        action
+        "port {} protocol {} action {}", destination.port, destination.protocol, action
     );
+    let enforced = config!(audit) == 0;
+    // What egress reports is not reported here: datagrams that are allowed, because it
+    // sees those of connected sockets too, and everything that vanishes. Loopback is no
+    // contact of its own.
+    let silent = if action == ALLOW {
+        kind != ACT_CONNECT || is_loopback(&destination.address)
+    } else {
+        config!(vanish) != 0 && enforced
+    };
+    if silent {
+        return PASS;
+    }
+    report_once(current_owner(), &destination.deed(kind, action));
     if action == ALLOW {
-        // Datagrams are reported by egress, which also sees those of connected sockets;
-        // loopback is no contact of its own.
-        if kind == ACT_CONNECT && !is_loopback(&destination.address) {
-            report_once(Current::task().owner(), &what(kind, action, destination));
-        }
         return PASS;
     }
-    // Egress drops the packets, and reports them.
-    if config!(vanish) != 0 && config!(audit) == 0 {
-        return PASS;
+    if enforced {
+        return refuse(ctx, family, kind);
     }
-    report_once(Current::task().owner(), &what(kind, action, destination));
-    if config!(audit) != 0 {
-        mark_seen(socket_owner(cookie(ctx.as_ptr())), destination, action);
-        return PASS;
-    }
-    refuse(ctx, family, kind)
+    let packet = destination.deed(ACT_PACKET, action);
+    mark_seen(socket_owner(cookie(ctx.as_ptr())), &packet);
+    PASS
 }
 
 /// Packets of TCP belong to the socket: what the connect reported, egress does not
@@ -175,18 +165,6 @@ pub(crate) fn socket_owner(cookie: u64) -> Owner {
         stamp: cookie,
         tgid: 0,
         reserved: 0,
-    }
-}
-
-#[inline(always)]
-fn what(kind: u32, action: u32, destination: &Destination) -> What {
-    What {
-        kind,
-        action,
-        destination: *destination,
-        source_port: 0,
-        id: 0,
-        ipv6: 0,
     }
 }
 

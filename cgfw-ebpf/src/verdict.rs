@@ -3,7 +3,8 @@
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::maps::lpm_trie::Key;
 use cgfw_common::{
-    ALLOW, Address, BLOCK, Entry, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP, protocol,
+    ALLOW, Address, BLOCK, Deed, Entry, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
+    protocol,
 };
 
 use crate::maps::{ADDRESSES, NETWORKS, PORTS, config};
@@ -45,6 +46,22 @@ impl Destination {
         };
         // A profile covers every port, so that a miss is damage: closed.
         PORTS.get(Key::new(64, key)).copied().unwrap_or(BLOCK)
+    }
+
+    /// An act directed here.
+    #[inline(always)]
+    pub(crate) fn deed(&self, kind: u32, action: u32) -> Deed {
+        Deed {
+            destination: self.address,
+            kind,
+            action,
+            destination_port: self.port,
+            protocol: self.protocol,
+            source_port: 0,
+            id: 0,
+            ipv6: 0,
+            reserved: 0,
+        }
     }
 
     #[inline(always)]

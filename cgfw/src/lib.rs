@@ -9,9 +9,12 @@ the order.
 pub mod bpf;
 pub mod cgroup;
 pub mod child;
+pub mod cli;
+pub mod dns;
 pub mod event;
 pub mod exit;
 pub mod ledger;
 pub mod pins;
 pub mod policy;
 pub mod report;
+mod watch;

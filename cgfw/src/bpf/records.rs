@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, ActHead, Address, BLOCK, protocol,
+    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, Address, BLOCK, Deed, SeenKey, protocol,
 };
 
-use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Verdict};
+use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Repeats, Verdict};
 use crate::policy::Transport;
 
 /// What a record needs to become an event.
@@ -27,66 +27,94 @@ impl Decoder {
         }
         // SAFETY: as many octets as an `Act` has, which is integers only.
         let act: Act = unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) };
-        let head = &act.head;
-        let fact = match head.kind {
+        let fact = match act.deed.kind {
             ACT_QUERY => Fact::Asked {
-                key: query_key(head),
+                key: query_key(&act.deed),
                 process: process(&act),
             },
-            ACT_CONNECT => Fact::Contact(self.contact(&act, Layer::Connect)),
+            // A socket that was refused is a contact with nobody.
+            ACT_CONNECT | ACT_SOCKET => Fact::Contact(self.contact(&act, Layer::Connect)),
             ACT_PACKET => Fact::Contact(self.contact(&act, Layer::Packet)),
-            ACT_SOCKET => Fact::Contact(self.contact(&act, Layer::Connect)),
             _ => return None,
         };
         Some(Event {
-            time: self.epoch + Duration::from_nanos(head.time),
+            time: self.epoch + Duration::from_nanos(act.time),
             fact,
         })
+    }
+
+    /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
+    pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
+        // A socket's packets repeat nothing that a person did.
+        if key.owner.tgid == 0 || count < 2 {
+            return None;
+        }
+        Some(Fact::Repeats(Repeats {
+            pid: key.owner.tgid,
+            started: key.owner.stamp,
+            destination: destination(&key.deed),
+            protocol: wire_protocol(&key.deed),
+            verdict: self.verdict(&key.deed),
+            count: count - 1,
+        }))
     }
 
     fn contact(self, act: &Act, layer: Layer) -> Contact {
         Contact {
             process: process(act),
             layer,
-            destination: SocketAddr::new(address(act.head.destination), act.head.destination_port),
-            // MPTCP is TCP on the wire.
-            protocol: match act.head.protocol {
-                protocol::MPTCP => libc::IPPROTO_TCP as u8,
-                other => u8::try_from(other).unwrap_or(0),
-            },
-            verdict: match (act.head.action, self.audit) {
-                (BLOCK, true) => Verdict::WouldBlock,
-                (BLOCK, false) => Verdict::Blocked,
-                _ => Verdict::Allowed,
-            },
+            destination: destination(&act.deed),
+            protocol: wire_protocol(&act.deed),
+            verdict: self.verdict(&act.deed),
+        }
+    }
+
+    fn verdict(self, deed: &Deed) -> Verdict {
+        match (deed.action, self.audit) {
+            (BLOCK, true) => Verdict::WouldBlock,
+            (BLOCK, false) => Verdict::Blocked,
+            _ => Verdict::Allowed,
         }
     }
 }
 
-fn query_key(head: &ActHead) -> QueryKey {
+fn destination(deed: &Deed) -> SocketAddr {
+    SocketAddr::new(address(deed.destination), deed.destination_port)
+}
+
+/// MPTCP is TCP on the wire.
+fn wire_protocol(deed: &Deed) -> u8 {
+    let number = match deed.protocol {
+        protocol::MPTCP => protocol::TCP,
+        other => other,
+    };
+    u8::try_from(number).unwrap_or(0)
+}
+
+fn query_key(deed: &Deed) -> QueryKey {
     QueryKey {
-        transport: match head.protocol {
+        transport: match deed.protocol {
             protocol::TCP => Transport::Tcp,
             _ => Transport::Udp,
         },
-        ipv6: head.ipv6 != 0,
-        port: head.source_port,
-        id: head.id,
+        ipv6: deed.ipv6 != 0,
+        port: deed.source_port,
+        id: deed.id,
     }
 }
 
 fn process(act: &Act) -> Process {
-    let head = &act.head;
-    let length = usize::try_from(head.argv_len).map_or(0, |length| length.min(act.argv.len()));
+    let actor = &act.actor;
+    let length = usize::try_from(actor.argv_len).map_or(0, |length| length.min(act.argv.len()));
     Process {
-        pid: head.tgid,
-        tid: head.tid,
-        ppid: head.ppid,
-        uid: head.uid,
-        started: head.started,
-        comm: until_nul(&head.comm).to_vec(),
+        pid: actor.tgid,
+        tid: actor.tid,
+        ppid: actor.ppid,
+        uid: actor.uid,
+        started: actor.started,
+        comm: until_nul(&actor.comm).to_vec(),
         argv: split_argv(&act.argv[..length]),
-        truncated: head.argv_total > head.argv_len,
+        truncated: actor.argv_end.wrapping_sub(actor.argv_start) > u64::from(actor.argv_len),
     }
 }
 
@@ -119,7 +147,7 @@ pub(super) fn address(words: Address) -> IpAddr {
 mod tests {
     use super::*;
     use crate::bpf::verdicts::octets;
-    use cgfw_common::{ALLOW, ARGV_LEN, COMM_LEN};
+    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN, Owner};
 
     fn act() -> Act {
         let mut argv = [0xee; ARGV_LEN];
@@ -127,23 +155,27 @@ mod tests {
         let mut comm = [0; COMM_LEN];
         comm[..4].copy_from_slice(b"curl");
         Act {
-            head: ActHead {
-                time: 1_500_000_000,
-                started: 77,
+            time: 1_500_000_000,
+            deed: Deed {
+                destination: octets("192.0.2.1".parse().unwrap()),
                 kind: ACT_CONNECT,
                 action: BLOCK,
-                tgid: 11,
-                tid: 12,
-                ppid: 13,
-                uid: 14,
-                destination: octets("192.0.2.1".parse().unwrap()),
                 destination_port: 443,
+                protocol: protocol::TCP,
                 source_port: 5555,
                 id: 0xbeef,
-                protocol: protocol::TCP,
                 ipv6: 0,
+                reserved: 0,
+            },
+            actor: Actor {
+                started: 77,
+                argv_start: 0x1000,
+                argv_end: 0x1000 + 17,
+                tid: 12,
+                tgid: 11,
+                ppid: 13,
+                uid: 14,
                 argv_len: 17,
-                argv_total: 17,
                 reserved: 0,
                 comm,
             },
@@ -199,7 +231,7 @@ mod tests {
     fn verdicts_depend_on_the_action_and_the_mode() {
         let mut act = act();
         assert_eq!(contact(&act, true).verdict, Verdict::WouldBlock);
-        act.head.action = ALLOW;
+        act.deed.action = ALLOW;
         assert_eq!(contact(&act, true).verdict, Verdict::Allowed);
         assert_eq!(contact(&act, false).verdict, Verdict::Allowed);
     }
@@ -207,9 +239,9 @@ mod tests {
     #[test]
     fn a_query_carries_its_key() {
         let mut act = act();
-        act.head.kind = ACT_QUERY;
-        act.head.protocol = protocol::UDP;
-        act.head.ipv6 = 1;
+        act.deed.kind = ACT_QUERY;
+        act.deed.protocol = protocol::UDP;
+        act.deed.ipv6 = 1;
         match decode(&act, false).unwrap().fact {
             Fact::Asked { key, .. } => assert_eq!(
                 key,
@@ -225,18 +257,46 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_once_is_no_repetition() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let decoder = Decoder {
+            epoch,
+            audit: false,
+        };
+        let mut key = SeenKey {
+            owner: Owner {
+                stamp: 77,
+                tgid: 11,
+                reserved: 0,
+            },
+            deed: act().deed,
+        };
+        assert!(decoder.repeats(&key, 1).is_none());
+        match decoder.repeats(&key, 5) {
+            Some(Fact::Repeats(repeats)) => {
+                assert_eq!((repeats.pid, repeats.started, repeats.count), (11, 77, 4));
+                assert_eq!(repeats.destination, "192.0.2.1:443".parse().unwrap());
+                assert_eq!((repeats.protocol, repeats.verdict), (6, Verdict::Blocked));
+            }
+            other => panic!("{other:?}"),
+        }
+        key.owner.tgid = 0;
+        assert!(decoder.repeats(&key, 5).is_none());
+    }
+
+    #[test]
     fn long_arguments_are_marked_as_cut() {
         let mut act = act();
-        act.head.argv_total = 4000;
+        act.actor.argv_end += 4000;
         assert!(contact(&act, false).process.truncated);
-        act.head.argv_len = 0;
+        act.actor.argv_len = 0;
         assert_eq!(contact(&act, false).process.argv, Vec::<Vec<u8>>::new());
     }
 
     #[test]
     fn what_is_no_act_is_no_event() {
         let mut act = act();
-        act.head.kind = 99;
+        act.deed.kind = 99;
         assert!(decode(&act, false).is_none());
         let epoch = SystemTime::UNIX_EPOCH;
         assert!(

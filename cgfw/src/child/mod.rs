@@ -11,6 +11,6 @@ mod spawn;
 mod user;
 
 pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets};
-pub use self::signals::{Signals, forward};
-pub use self::spawn::{Child, Command, Ended, SpawnError};
+pub use self::signals::{Listener, Signals, forward};
+pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
 pub use self::user::{Identity, choose_identity, sudo_command};

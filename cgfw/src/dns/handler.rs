@@ -1,0 +1,353 @@
+//! One question: judged, asked upstream, judged again, answered and reported.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hickory_proto::op::{Header, HeaderCounts, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::Proxy;
+use super::answer::{Answer, Why, address_record, bypasses_pins, explain};
+use super::judge::{Finding, judge};
+use super::synthetic::Synthetic;
+use super::upstream::{self, OVERALL, Upstreams};
+use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
+use crate::event::{Event, Fact, Query, QueryKey, Verdict};
+use crate::policy::{Action, Judgement, OnBlock, Ports, Transport};
+
+/// How many questions may be on their way at once. The clients of one run have a handful;
+/// more than this is a loop or an attack, and is answered with SERVFAIL at once.
+const MAX_QUESTIONS: usize = 4096;
+/// How many upstream sockets may be open at once: well below the usual limit of 1024 open
+/// files. Further questions wait for their turn.
+const MAX_SOCKETS: usize = 256;
+/// Synthetic addresses last the whole run, yet nobody should remember them for longer.
+const SYNTHETIC_TTL: u32 = 5;
+
+/// Everything that answering needs; shared by all sockets.
+pub(super) struct Shared {
+    pub(super) proxy: Proxy,
+    pub(super) upstreams: Upstreams,
+    /// The port that the proxy itself listens on.
+    port: u16,
+    synthetic: Synthetic,
+    questions: Semaphore,
+    sockets: Semaphore,
+}
+
+impl Shared {
+    pub(super) fn new(proxy: Proxy, port: u16) -> Self {
+        Self {
+            upstreams: Upstreams::new(proxy.upstreams.clone()),
+            proxy,
+            port,
+            synthetic: Synthetic::default(),
+            questions: Semaphore::new(MAX_QUESTIONS),
+            sockets: Semaphore::new(MAX_SOCKETS),
+        }
+    }
+}
+
+/// What hickory calls for each message.
+#[derive(Clone)]
+pub(super) struct Handler(pub(super) Arc<Shared>);
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        response: R,
+    ) -> ResponseInfo {
+        let transport = if request.protocol() == Protocol::Tcp {
+            Transport::Tcp
+        } else {
+            Transport::Udp
+        };
+        let answer = self.0.answer(request, transport).await;
+        answer
+            .send(request, transport, response)
+            .await
+            .unwrap_or_else(|error| {
+                // The client has gone: nobody is left who could be told.
+                tracing::debug!(%error, client = %request.src(), "cannot send a DNS answer");
+                Header {
+                    metadata: request.metadata,
+                    counts: HeaderCounts::default(),
+                }
+                .into()
+            })
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: &Request, transport: Transport) -> Answer {
+        let time = SystemTime::now();
+        let start = Instant::now();
+        let question = match read_question(request) {
+            Ok(question) => question,
+            Err(code) => return Answer::to(request).code(code),
+        };
+        let mut fact = Query {
+            key: QueryKey {
+                transport,
+                ipv6: request.src().is_ipv6(),
+                port: request.src().port(),
+                id: match transport {
+                    Transport::Tcp => 0,
+                    Transport::Udp | Transport::Other => request.metadata.id,
+                },
+            },
+            qname: question.name.clone(),
+            qtype: type_mnemonic(question.query.query_type()),
+            verdict: Verdict::Allowed,
+            rule: None,
+            matched: None,
+            cname_chain: Vec::new(),
+            rcode: String::new(),
+            answers: Vec::new(),
+            upstream: None,
+            latency: Duration::ZERO,
+        };
+        let answer = self.decide(request, &question, &mut fact).await;
+        fact.rcode = rcode_mnemonic(answer.response_code());
+        fact.latency = start.elapsed();
+        (self.proxy.emit)(Event {
+            time,
+            fact: Fact::Query(fact),
+        });
+        answer
+    }
+
+    /// Judge the question and, unless that settles it, what the upstream says.
+    async fn decide(&self, request: &Request, question: &Question, fact: &mut Query) -> Answer {
+        let judgement = self.proxy.policy.name(&question.name, &[]);
+        let blocked = judgement.is_blocked();
+        self.note(fact, judgement.clone(), blocked);
+        if blocked && !self.proxy.audit {
+            return self.refuse(request, question, &judgement, fact);
+        }
+        if let Some(answer) = settle(request, question) {
+            return answer;
+        }
+        let origin = match self.origin(fact) {
+            Ok(origin) => origin,
+            Err(judgement) => {
+                let text = format!("this name server is {}", explain(&judgement));
+                self.note(fact, judgement, true);
+                return Answer::to(request)
+                    .code(ResponseCode::Refused)
+                    .because(Why::Blocked, &text);
+            }
+        };
+        match self.ask(origin, question, fact).await {
+            Ok(reply) => self.judge_reply(request, question, reply, fact),
+            Err((why, text)) => servfail(request, why, &text),
+        }
+    }
+
+    fn note(&self, fact: &mut Query, judgement: Judgement, blocked: bool) {
+        if blocked {
+            fact.verdict = if self.proxy.audit {
+                Verdict::WouldBlock
+            } else {
+                Verdict::Blocked
+            };
+        }
+        fact.rule = judgement.rule;
+        fact.matched = judgement.matched;
+    }
+
+    /// The server that the child had chosen, if that one is to be asked; or why it must
+    /// not be.
+    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, Judgement> {
+        if !self.proxy.follow {
+            return Ok(None);
+        }
+        let Some(server) = (self.proxy.origin)(&fact.key) else {
+            return Ok(None);
+        };
+        // A client that asked the proxy outright must not make it ask itself.
+        if server.ip().to_canonical().is_loopback() && server.port() == self.port {
+            return Ok(None);
+        }
+        let judgement = self.proxy.policy.address(server.ip());
+        match judgement {
+            Some(judgement)
+                if judgement.ports.at(fact.key.transport, server.port()) == Action::Block =>
+            {
+                if !self.proxy.audit {
+                    return Err(judgement);
+                }
+                self.note(fact, judgement, true);
+                Ok(Some(server))
+            }
+            _ => Ok(Some(server)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        origin: Option<SocketAddr>,
+        question: &Question,
+        fact: &mut Query,
+    ) -> Result<Reply, (Why, String)> {
+        let Ok(_slot) = self.questions.try_acquire() else {
+            return Err((
+                Why::Other,
+                format!("more than {MAX_QUESTIONS} questions at once"),
+            ));
+        };
+        let transport = fact.key.transport;
+        let asking = async {
+            // Never closed, so that acquiring cannot fail.
+            let _socket = self.sockets.acquire().await;
+            match origin {
+                Some(server) => upstream::ask(&[server], question, transport).await,
+                None => self.upstreams.ask(question, transport).await,
+            }
+        };
+        // A little longer than `ask` may take: this bounds the waiting before it.
+        let patience = OVERALL + Duration::from_millis(250);
+        match timeout(patience, asking).await {
+            Ok(Ok((server, reply))) => {
+                fact.upstream = Some(server);
+                Ok(reply)
+            }
+            Ok(Err(failure)) => Err((Why::NetworkError, failure.to_string())),
+            Err(_elapsed) => Err((
+                Why::Other,
+                format!("more than {MAX_SOCKETS} questions are waiting for an answer"),
+            )),
+        }
+    }
+
+    /// Pin what the reply says, then deliver or refuse it.
+    fn judge_reply(
+        &self,
+        request: &Request,
+        question: &Question,
+        reply: Reply,
+        fact: &mut Query,
+    ) -> Answer {
+        let finding = match judge(&self.proxy.policy, question, &reply) {
+            Ok(finding) => finding,
+            Err(error) => return servfail(request, Why::Other, &error.to_string()),
+        };
+        fact.cname_chain.clone_from(&finding.chain);
+        let blocked = finding.judgement.is_blocked();
+        if fact.verdict == Verdict::Allowed {
+            self.note(fact, finding.judgement.clone(), blocked);
+        }
+        let pinned = self.pin(question, &finding);
+        if blocked && !self.proxy.audit {
+            if let Err(error) = pinned {
+                tracing::error!(%error, name = %finding.subject(question), "cannot pin a blocked name");
+            }
+            return self.refuse(request, question, &finding.judgement, fact);
+        }
+        if let Err(error) = pinned {
+            tracing::error!(%error, name = %question.name, "cannot pin an answer");
+            return servfail(
+                request,
+                Why::Other,
+                &format!("cannot permit the addresses: {error}"),
+            );
+        }
+        fact.answers = finding.addresses;
+        Answer::to(request).deliver(reply)
+    }
+
+    fn pin(&self, question: &Question, finding: &Finding) -> std::io::Result<()> {
+        if finding.pins.is_empty() {
+            return Ok(());
+        }
+        let judgement = &finding.judgement;
+        (self.proxy.pin)(finding.subject(question), &finding.pins, &judgement.ports)
+    }
+
+    /// Make a blocked name look as `--on-block` says.
+    fn refuse(
+        &self,
+        request: &Request,
+        question: &Question,
+        judgement: &Judgement,
+        fact: &mut Query,
+    ) -> Answer {
+        let answer = Answer::to(request).because(Why::Blocked, &explain(judgement));
+        if self.proxy.on_block == OnBlock::NxDomain {
+            return answer.code(ResponseCode::NXDomain);
+        }
+        let query = &question.query;
+        if !query.query_type().is_ip_addr() || query.query_class() != DNSClass::IN {
+            return answer;
+        }
+        let ipv6 = query.query_type() == RecordType::AAAA;
+        let Some(address) = self.synthetic.address(&question.name, ipv6) else {
+            return answer.code(ResponseCode::NXDomain);
+        };
+        if let Err(error) = (self.proxy.pin)(&question.name, &[address], &Ports::all(Action::Block))
+        {
+            tracing::error!(%error, name = %question.name, "cannot pin a synthetic address");
+            return answer.code(ResponseCode::ServFail);
+        }
+        fact.answers = vec![address];
+        answer.record(address_record(
+            question.query.name(),
+            SYNTHETIC_TTL,
+            address,
+        ))
+    }
+}
+
+/// The one question of a message, or the response code that it deserves.
+pub(super) fn read_question(request: &Request) -> Result<Question, ResponseCode> {
+    if request.metadata.op_code != OpCode::Query {
+        return Err(ResponseCode::NotImp);
+    }
+    // RFC 9619: a QUERY has exactly one question.
+    let [query] = request.queries.queries() else {
+        return Err(ResponseCode::FormErr);
+    };
+    Question::new(
+        query.original().clone(),
+        request.metadata,
+        request.edns.as_ref(),
+    )
+    .map_err(|_not_a_domain| ResponseCode::FormErr)
+}
+
+/// Answer what is not asked upstream, even where the name is permitted.
+fn settle(request: &Request, question: &Question) -> Option<Answer> {
+    let answer = Answer::to(request);
+    // RFC 6891 section 6.1.3; the OPT record of the answer says which version is known.
+    if request.version() > 0 {
+        return Some(answer.code(ResponseCode::BADVERS));
+    }
+    let query_type = question.query.query_type();
+    if bypasses_pins(query_type) {
+        return Some(answer);
+    }
+    if matches!(query_type, RecordType::AXFR | RecordType::IXFR) {
+        // Their answer may be many messages, of which only the first would be passed on.
+        let text = "zone transfers do not pass the proxy";
+        return Some(
+            answer
+                .code(ResponseCode::NotImp)
+                .because(Why::NotSupported, text),
+        );
+    }
+    None
+}
+
+fn servfail(request: &Request, why: Why, text: &str) -> Answer {
+    Answer::to(request)
+        .code(ResponseCode::ServFail)
+        .because(why, text)
+}

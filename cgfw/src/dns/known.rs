@@ -1,0 +1,185 @@
+//! Addresses of names that the child did not ask for: those of block rules, resolved in
+//! the background, and those in /etc/hosts.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use hickory_proto::rr::RecordType;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::Proxy;
+use super::handler::Shared;
+use super::judge::{is_exactly_named, judge, may_be_pinned};
+use super::upstream::ask_whole;
+use super::wire::Question;
+use crate::event::{Event, Fact};
+use crate::policy::{Action, Domain};
+
+/// How many names are resolved at once, so that a long list does not flood the upstream.
+const AT_ONCE: usize = 8;
+/// No name is asked for more often, however short its TTL; nor after a failure.
+pub(super) const FLOOR: Duration = Duration::from_secs(30);
+/// How long it is taken to have no address, where the answer says no TTL.
+const NEGATIVE: Duration = Duration::from_mins(5);
+/// Nor less often, so that an address that is new before its time is found.
+const CEILING: Duration = Duration::from_hours(1);
+
+impl Proxy {
+    /// Pin the names of /etc/hosts that are judged differently from what the default says,
+    /// because the child's resolver takes them from there and never asks.
+    pub fn pin_hosts(&self, hosts: &[(Domain, Vec<IpAddr>)]) -> io::Result<()> {
+        for (name, addresses) in hosts {
+            let judgement = self.policy.name(name, &[]);
+            if judgement.ports.uniform() == Some(self.policy.default_action()) {
+                continue;
+            }
+            let exact = is_exactly_named(&judgement, name);
+            let addresses: Vec<IpAddr> = addresses
+                .iter()
+                .copied()
+                .filter(|address| may_be_pinned(*address, exact))
+                .collect();
+            if addresses.is_empty() {
+                continue;
+            }
+            (self.pin)(name, &addresses, &judgement.ports)?;
+            self.emit_known(name.clone(), addresses);
+        }
+        Ok(())
+    }
+
+    fn emit_known(&self, name: Domain, addresses: Vec<IpAddr>) {
+        (self.emit)(Event {
+            time: SystemTime::now(),
+            fact: Fact::Known { name, addresses },
+        });
+    }
+}
+
+/// A name of a block rule, and what is known of it already.
+#[derive(Debug)]
+struct Watched {
+    name: Domain,
+    addresses: BTreeSet<IpAddr>,
+}
+
+/// Keep the addresses of blocked names known, for as long as the run lasts; `floor` is how
+/// often one name may be asked for.
+pub(super) async fn refresh(shared: Arc<Shared>, floor: Duration) -> Infallible {
+    let names: BTreeSet<Domain> = shared.proxy.policy.blocked_names().cloned().collect();
+    let mut queue: BinaryHeap<Reverse<Due>> = BinaryHeap::new();
+    let now = Instant::now();
+    queue.extend(names.into_iter().map(|name| {
+        Reverse(Due {
+            at: now,
+            watched: Watched {
+                name,
+                addresses: BTreeSet::new(),
+            },
+        })
+    }));
+    let mut tasks: JoinSet<Due> = JoinSet::new();
+    loop {
+        let next = queue.peek().map(|Reverse(due)| due.at);
+        tokio::select! {
+            () = wait_until(next), if tasks.len() < AT_ONCE => {
+                if let Some(Reverse(due)) = queue.pop() {
+                    tasks.spawn(resolve(Arc::clone(&shared), due.watched, floor));
+                }
+            }
+            Some(done) = tasks.join_next() => match done {
+                Ok(due) => queue.push(Reverse(due)),
+                Err(error) => tracing::error!(%error, "a blocked name is not watched any more"),
+            },
+        }
+    }
+}
+
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolve a name once and say when it is due again.
+async fn resolve(shared: Arc<Shared>, mut watched: Watched, floor: Duration) -> Due {
+    let mut pause = CEILING;
+    for record_type in [RecordType::A, RecordType::AAAA] {
+        pause = pause.min(
+            learn(&shared, &mut watched, record_type)
+                .await
+                .unwrap_or_else(|error| {
+                    let name = &watched.name;
+                    tracing::debug!(error = format!("{error:#}"), %name, "cannot learn the addresses of a blocked name");
+                    floor
+                }),
+        );
+    }
+    Due {
+        at: Instant::now() + pause.max(floor),
+        watched,
+    }
+}
+
+/// Pin what is new, and say for how long it holds.
+async fn learn(
+    shared: &Shared,
+    watched: &mut Watched,
+    record_type: RecordType,
+) -> anyhow::Result<Duration> {
+    let question = Question::own(&watched.name, record_type)?;
+    let reply = ask_whole(&shared.upstreams, &question).await?;
+    let proxy = &shared.proxy;
+    let finding = judge(&proxy.policy, &question, &reply)?;
+    let fresh: Vec<IpAddr> = finding
+        .pins
+        .iter()
+        .copied()
+        .filter(|address| !watched.addresses.contains(address))
+        .collect();
+    // A rule for what is below a name says nothing of the name itself.
+    let blocks = finding.judgement.ports.uniform() != Some(Action::Allow);
+    if blocks && !fresh.is_empty() {
+        let ports = &finding.judgement.ports;
+        (proxy.pin)(&watched.name, &fresh, ports).context("cannot pin its addresses")?;
+        watched.addresses.extend(&fresh);
+        proxy.emit_known(watched.name.clone(), fresh);
+    }
+    let ttl = finding.ttl.map(|ttl| Duration::from_secs(ttl.into()));
+    Ok(ttl.unwrap_or(NEGATIVE))
+}
+
+/// Ordered by time alone.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    watched: Watched,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}

@@ -1,0 +1,8 @@
+//! The proxy on real sockets, in front of a scripted upstream on loopback.
+
+mod hostile;
+mod lab;
+mod names;
+mod passing;
+mod refusing;
+mod servers;
