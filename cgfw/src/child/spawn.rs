@@ -251,10 +251,16 @@ impl Prepared<'_> {
         let (Some(identity), Some(groups)) = (self.command.identity, self.groups) else {
             return Ok(());
         };
+        // The system calls themselves: libc's functions tell all threads of the process
+        // that it was copied from, which this copy does not have.
+        let (gid, uid) = (identity.gid.as_raw(), identity.uid.as_raw());
         // SAFETY: `Gid` is a transparent gid_t, and as many are valid as are said.
-        Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr().cast()) })?;
-        nix::unistd::setgid(identity.gid)?;
-        nix::unistd::setuid(identity.uid)
+        let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+        Errno::result(done)?;
+        // SAFETY: takes integers.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+        // SAFETY: takes integers.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
     }
 
     fn give_up_privileges(&self) -> Result<(), Errno> {
@@ -293,7 +299,8 @@ enum Cloned {
     Child { in_cgroup: bool },
 }
 
-/// Clone this process into a cgroup. Where clone3 is forbidden, as in containers whose
+/// Clone this process into a cgroup. The copy has the calling thread only, and libc does
+/// not know it: it may make system calls and nothing that takes a lock. Where clone3 is forbidden, as in containers whose
 /// seccomp filter is older than it, fork; then the child enters the cgroup by itself.
 fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
@@ -303,8 +310,8 @@ fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
-    // SAFETY: like fork, in a process with one thread: no memory is shared, the stack is
-    // the copy of ours. `args` is as large as is said.
+    // SAFETY: like fork: no memory is shared, the stack is the copy of ours, and the copy
+    // keeps to what is said above. `args` is as large as is said.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
     match Errno::result(result) {
         Ok(0) => Ok(Cloned::Child { in_cgroup: true }),
@@ -322,7 +329,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_PIDFD: u64 = 0x1000;
 
 fn fork_beside() -> io::Result<Cloned> {
-    // SAFETY: this process has one thread.
+    // SAFETY: the copy makes system calls only.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Cloned::Child { in_cgroup: false }),
         nix::unistd::ForkResult::Parent { child } => {

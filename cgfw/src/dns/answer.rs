@@ -10,7 +10,7 @@ use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{MessageRequest, MessageResponse, MessageResponseBuilder};
 
 use super::wire::{EDE, Reply};
-use crate::policy::{Judgement, Transport};
+use crate::policy::{Decision, Transport};
 
 /// RFC 8914 section 4, the INFO-CODEs in use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,14 +187,13 @@ pub(super) fn bypasses_pins(record_type: RecordType) -> bool {
 }
 
 /// Why a name was refused, for people: the rule and, if it was an alias, which one.
-pub(super) fn explain(judgement: &Judgement) -> String {
-    let rule = judgement
+pub(super) fn explain(decision: Decision<'_>) -> String {
+    let rule = decision
         .rule
-        .as_ref()
         .map_or("not allowed by any rule".to_owned(), |rule| {
             format!("blocked by {}", rule.source)
         });
-    match &judgement.matched {
+    match decision.matched {
         Some(name) => format!("{name} is {rule}"),
         None => rule,
     }

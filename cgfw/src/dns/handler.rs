@@ -19,7 +19,7 @@ use super::synthetic::Synthetic;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};
-use crate::policy::{Action, Judgement, OnBlock, Ports, Transport};
+use crate::policy::{Action, Decision, Judgement, OnBlock, Ports, Transport};
 
 /// How many questions may be on their way at once. The clients of one run have a handful;
 /// more than this is a loop or an attack, and is answered with SERVFAIL at once.
@@ -129,7 +129,7 @@ impl Shared {
     async fn decide(&self, request: &Request, question: &Question, fact: &mut Query) -> Answer {
         let judgement = self.proxy.policy.name(&question.name, &[]);
         let blocked = judgement.is_blocked();
-        self.note(fact, judgement.clone(), blocked);
+        self.note(fact, judgement.decision(), blocked);
         if blocked && !self.proxy.audit {
             return self.refuse(request, question, &judgement, fact);
         }
@@ -138,9 +138,8 @@ impl Shared {
         }
         let origin = match self.origin(fact) {
             Ok(origin) => origin,
-            Err(judgement) => {
-                let text = format!("this name server is {}", explain(&judgement));
-                self.note(fact, judgement, true);
+            Err(why) => {
+                let text = format!("this name server is {why}");
                 return Answer::to(request)
                     .code(ResponseCode::Refused)
                     .because(Why::Blocked, &text);
@@ -152,7 +151,7 @@ impl Shared {
         }
     }
 
-    fn note(&self, fact: &mut Query, judgement: Judgement, blocked: bool) {
+    fn note(&self, fact: &mut Query, decision: Decision<'_>, blocked: bool) {
         if blocked {
             fact.verdict = if self.proxy.audit {
                 Verdict::WouldBlock
@@ -160,13 +159,13 @@ impl Shared {
                 Verdict::Blocked
             };
         }
-        fact.rule = judgement.rule;
-        fact.matched = judgement.matched;
+        fact.rule = decision.rule.cloned();
+        fact.matched = decision.matched.cloned();
     }
 
     /// The server that the child had chosen, if that one is to be asked; or why it must
     /// not be.
-    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, Judgement> {
+    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, String> {
         if !self.proxy.follow {
             return Ok(None);
         }
@@ -177,19 +176,16 @@ impl Shared {
         if server.ip().to_canonical().is_loopback() && server.port() == self.port {
             return Ok(None);
         }
-        let judgement = self.proxy.policy.address(server.ip());
-        match judgement {
-            Some(judgement)
-                if judgement.ports.at(fact.key.transport, server.port()) == Action::Block =>
-            {
+        if let Some(judgement) = self.proxy.policy.address(server.ip()) {
+            let decision = judgement.at(fact.key.transport, server.port());
+            if decision.action == Action::Block {
+                self.note(fact, decision, true);
                 if !self.proxy.audit {
-                    return Err(judgement);
+                    return Err(explain(decision));
                 }
-                self.note(fact, judgement, true);
-                Ok(Some(server))
             }
-            _ => Ok(Some(server)),
         }
+        Ok(Some(server))
     }
 
     async fn ask(
@@ -243,7 +239,7 @@ impl Shared {
         fact.cname_chain.clone_from(&finding.chain);
         let blocked = finding.judgement.is_blocked();
         if fact.verdict == Verdict::Allowed {
-            self.note(fact, finding.judgement.clone(), blocked);
+            self.note(fact, finding.judgement.decision(), blocked);
         }
         let pinned = self.pin(question, &finding);
         if blocked && !self.proxy.audit {
@@ -280,7 +276,7 @@ impl Shared {
         judgement: &Judgement,
         fact: &mut Query,
     ) -> Answer {
-        let answer = Answer::to(request).because(Why::Blocked, &explain(judgement));
+        let answer = Answer::to(request).because(Why::Blocked, &explain(judgement.decision()));
         if self.proxy.on_block == OnBlock::NxDomain {
             return answer.code(ResponseCode::NXDomain);
         }

@@ -28,7 +28,7 @@ pub fn replay(policy: &Policy, query: &[u8], reply: &[u8]) -> Option<Vec<u8>> {
             if judgement.is_blocked() {
                 answer
                     .code(ResponseCode::NXDomain)
-                    .because(Why::Blocked, &explain(&judgement))
+                    .because(Why::Blocked, &explain(judgement.decision()))
             } else {
                 // The question goes upstream, so it has to be encodable.
                 question.encode().ok()?;
@@ -39,7 +39,7 @@ pub fn replay(policy: &Policy, query: &[u8], reply: &[u8]) -> Option<Vec<u8>> {
                     None | Some((_, Err(_))) => answer.code(ResponseCode::ServFail),
                     Some((_, Ok(finding))) if finding.judgement.is_blocked() => answer
                         .code(ResponseCode::NXDomain)
-                        .because(Why::Blocked, &explain(&finding.judgement)),
+                        .because(Why::Blocked, &explain(finding.judgement.decision())),
                     Some((reply, Ok(_))) => answer.deliver(reply),
                 }
             }
