@@ -14,7 +14,7 @@ mod verdicts;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
@@ -229,6 +229,12 @@ impl Acts {
 }
 
 /// Readable when there is something that will not wait: a refusal, or a ring half full.
+impl AsFd for Acts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
 impl AsRawFd for Acts {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()

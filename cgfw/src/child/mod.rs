@@ -17,4 +17,4 @@ pub use self::masked::name_service_sockets;
 pub use self::rights::{missing_capabilities, sudo_command};
 pub use self::signals::{Listener, Signals, forward};
 pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
-pub use self::user::{Identity, choose_identity};
+pub use self::user::{Identity, as_user, choose_identity};

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 /// Who the child is to be, where that is not who cgfw is.
 #[derive(Clone, Debug)]
@@ -75,6 +75,19 @@ impl Identity {
             ("SHELL", self.shell.as_os_str()),
         ]
     }
+}
+
+/// Do something with the file rights of `identity`, so that a file that a user names is
+/// opened as if by that user.
+pub fn as_user<T>(
+    identity: &Identity,
+    act: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (gid, uid) = (setfsgid(identity.gid), setfsuid(identity.uid));
+    let result = act();
+    setfsuid(uid);
+    setfsgid(gid);
+    result
 }
 
 /// Whether this very command was given to sudo, rather than typed in a shell that sudo

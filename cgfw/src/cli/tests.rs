@@ -189,7 +189,10 @@ fn wrong_usage_is_one_message_that_names_the_argument() {
             "run --timeout 0 -- true",
             "'0' for '--timeout <TIME>': not a time",
         ),
-        ("run --timeout -1 -- true", "'-1'"),
+        (
+            "run --timeout -1 -- true",
+            "'-1' for '--timeout <TIME>': not a time",
+        ),
         (
             "run --fail-on-block=0 -- true",
             "'0' for '--fail-on-block[=<CODE>]'",

@@ -66,11 +66,21 @@ pub struct End<'r> {
     pub elapsed: Duration,
     /// Processes that outlived the command.
     pub survivors: Vec<Survivor>,
-    /// Whether they were let go (`--survivors release`) and not ended.
-    pub released: bool,
+    pub fate: Fate,
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+}
+
+/// What became of the processes that outlived the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They were asked to end, and made to.
+    Ended,
+    /// They were waited for.
+    Awaited,
+    /// They were let go, unfiltered.
+    Released,
 }
 
 /// A process that outlived the command.

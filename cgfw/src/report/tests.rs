@@ -162,7 +162,7 @@ impl Run {
             exit_code: 0,
             elapsed: Duration::from_millis(2499),
             survivors: Vec::new(),
-            released: false,
+            fate: Fate::Ended,
             caveats: Vec::new(),
         };
         change(&mut end);
@@ -446,6 +446,21 @@ fn the_summary_says_in_words_how_the_run_ended() {
 }
 
 #[test]
+fn processes_that_were_waited_for_are_no_fault() {
+    let survivors = vec![Survivor {
+        pid: 4711,
+        comm: b"sleep".to_vec(),
+        argv: words("sleep 1"),
+    }];
+    let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
+        end.survivors = survivors;
+        end.fate = Fate::Awaited;
+    });
+    assert!(stderr.contains("  outlived the command and were waited for (1)\n    4711  sleep 1\n"));
+    assert!(stderr.ends_with("clean: nothing was blocked, and every contact was judged\n"));
+}
+
+#[test]
 fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
     let survivors = vec![Survivor {
         pid: 4711,
@@ -454,7 +469,7 @@ fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
     }];
     let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
         end.survivors = survivors;
-        end.released = true;
+        end.fate = Fate::Released;
     });
     assert!(
         stderr.contains("  outlived the command and go on UNFILTERED (1)\n    4711  [sleep]\n")

@@ -1,0 +1,29 @@
+/*!
+cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
+*/
+
+#![expect(
+    unreachable_pub,
+    reason = "one `pub` serves both test crates, which share their support"
+)]
+#![expect(
+    clippy::panic,
+    clippy::unused_result_ok,
+    clippy::unwrap_used,
+    reason = "tests panic, and a fallback that fails leaves the failure to its check"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod child;
+mod clients;
+mod closed;
+mod dns;
+mod evasion;
+mod examples;
+mod lab;
+mod load;
+mod policy;
+mod refusals;
+mod setup;

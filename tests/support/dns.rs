@@ -1,0 +1,441 @@
+/*!
+The lab's name servers: one zone, a few servers with a temper, and a log of every
+question that reached them.
+
+Written out by hand, because an oracle that shared cgfw's DNS library would share its
+mistakes. RFC 1035 section 4 has the format.
+*/
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+use super::internet::Log;
+
+pub const A: u16 = 1;
+const CNAME: u16 = 5;
+const SOA: u16 = 6;
+const MX: u16 = 15;
+pub const TXT: u16 = 16;
+const AAAA: u16 = 28;
+const SRV: u16 = 33;
+const OPT: u16 = 41;
+const HTTPS: u16 = 65;
+/// Unassigned (RFC 6895 section 3.1): any server must pass it on as opaque data.
+const TYPE4711: u16 = 4711;
+
+/// What exists. Names that are not here do not exist, but for those below `load.example`.
+const ZONE: &str = "
+github.com          A      198.51.100.10
+github.com          AAAA   2001:db8:100::10
+github.com          MX     mail.github.com
+github.com          HTTPS  198.51.100.10
+mail.github.com     A      198.51.100.12
+api.github.com      A      198.51.100.11
+api.github.com      AAAA   2001:db8:100::11
+notgithub.com       A      203.0.113.22
+example.com         A      203.0.113.20
+example.com         AAAA   2001:db8:200::20
+example.com         MX     mail.example.com
+example.com         TXT    hello-from-the-lab
+example.com         HTTPS  203.0.113.20
+example.com         TYPE4711 opaque
+_http._tcp.example.com SRV example.com
+mail.example.com    A      203.0.113.25
+allowed.example     A      203.0.113.21
+allowed.example     AAAA   2001:db8:200::21
+v6only.example      AAAA   2001:db8:200::66
+alias.example       CNAME  allowed.example
+cdn.example         CNAME  github.com
+chain.example       CNAME  cdn.example
+shared.example      A      198.51.100.10
+metadata.example    A      169.254.169.254
+slow.example        A      203.0.113.23
+forged.example      A      203.0.113.24
+stuffed.example     A      203.0.113.26
+update.example      A      203.0.113.27
+update.example      AAAA   2001:db8:200::27
+";
+
+/// An address that only a forged or an unrelated record ever names.
+pub const POISON: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// How a server answers whatever it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temper {
+    Honest,
+    /// Every answer is SERVFAIL.
+    Failing,
+    /// Reads and never answers.
+    Silent,
+}
+
+/// A question as a server saw it.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The server's own address.
+    pub server: SocketAddr,
+    pub client: SocketAddr,
+    pub tcp: bool,
+    pub id: u16,
+    /// In the case it was sent in, without the final dot.
+    pub name: String,
+    pub qtype: u16,
+    /// The UDP payload size of its OPT record (RFC 6891), if it has one.
+    pub payload: Option<u16>,
+    /// The question section, to be repeated in the answer bit by bit.
+    section: Vec<u8>,
+}
+
+struct Record {
+    /// The owner's name; `None` for the name in the question, as a compression pointer.
+    owner: Option<String>,
+    rtype: u16,
+    data: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Answer {
+    rcode: u8,
+    records: Vec<Record>,
+    authority: Vec<Record>,
+    additional: Vec<Record>,
+}
+
+/// Answer UDP questions until the runtime ends.
+pub async fn serve_udp(socket: UdpSocket, temper: Temper, log: Arc<Log>) {
+    let socket = Arc::new(socket);
+    let server = socket.local_addr().unwrap();
+    let mut buffer = [0; 4096];
+    loop {
+        // An ICMP error of an earlier reply surfaces here; the next question is unharmed.
+        let Ok((len, client)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        let Some(question) = Question::parse(&buffer[..len], server, client, false) else {
+            continue;
+        };
+        log.question(question.clone());
+        let socket = Arc::clone(&socket);
+        tokio::spawn(async move {
+            if question.name.eq_ignore_ascii_case("forged.example") {
+                for forged in question.forgeries() {
+                    socket.send_to(&forged, client).await.ok();
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if let Some(reply) = question.reply(temper).await {
+                socket.send_to(&reply, client).await.ok();
+            }
+        });
+    }
+}
+
+/// Answer questions over TCP (RFC 7766) until the runtime ends.
+pub async fn serve_tcp(listener: TcpListener, temper: Temper, log: Arc<Log>) {
+    let server = listener.local_addr().unwrap();
+    loop {
+        let Ok((stream, client)) = listener.accept().await else {
+            continue;
+        };
+        let log = Arc::clone(&log);
+        tokio::spawn(async move {
+            // A client that hangs up in the middle is its own business.
+            converse(stream, server, client, temper, &log).await.ok();
+        });
+    }
+}
+
+async fn converse(
+    mut stream: TcpStream,
+    server: SocketAddr,
+    client: SocketAddr,
+    temper: Temper,
+    log: &Log,
+) -> std::io::Result<()> {
+    loop {
+        let len = stream.read_u16().await?;
+        let mut message = vec![0; len.into()];
+        stream.read_exact(&mut message).await?;
+        let Some(question) = Question::parse(&message, server, client, true) else {
+            return Ok(());
+        };
+        log.question(question.clone());
+        if let Some(reply) = question.reply(temper).await {
+            let len = u16::try_from(reply.len()).unwrap();
+            stream.write_all(&len.to_be_bytes()).await?;
+            stream.write_all(&reply).await?;
+        }
+    }
+}
+
+impl Question {
+    fn parse(message: &[u8], server: SocketAddr, client: SocketAddr, tcp: bool) -> Option<Self> {
+        let header = message.first_chunk::<12>()?;
+        let id = u16::from_be_bytes([header[0], header[1]]);
+        let is_response = header[2] & 0x80 != 0;
+        if is_response || header[4..6] != [0, 1] {
+            return None;
+        }
+        let mut rest = &message[12..];
+        let mut labels = Vec::new();
+        loop {
+            let (&len, tail) = rest.split_first()?;
+            let (label, tail) = tail.split_at_checked(len.into())?;
+            rest = tail;
+            if len == 0 {
+                break;
+            }
+            labels.push(label.escape_ascii().to_string());
+        }
+        let (fixed, rest) = rest.split_first_chunk::<4>()?;
+        let section = message[12..message.len() - rest.len()].to_vec();
+        // The OPT record starts with the root name and its type; its class is the size.
+        let payload = match rest {
+            [0, high, low, size @ ..] if u16::from_be_bytes([*high, *low]) == OPT => {
+                size.first_chunk().map(|size| u16::from_be_bytes(*size))
+            }
+            _ => None,
+        };
+        Some(Self {
+            server,
+            client,
+            tcp,
+            id,
+            name: labels.join("."),
+            qtype: u16::from_be_bytes([fixed[0], fixed[1]]),
+            payload,
+            section,
+        })
+    }
+
+    /// The message to send back; `None` for silence.
+    async fn reply(&self, temper: Temper) -> Option<Vec<u8>> {
+        match temper {
+            Temper::Silent => return None,
+            Temper::Failing => return Some(self.encode(self.id, &Answer::failure(2))),
+            Temper::Honest => {}
+        }
+        match self.name.to_ascii_lowercase().as_str() {
+            "silent.example" => return None,
+            "slow.example" => tokio::time::sleep(Duration::from_millis(1500)).await,
+            _ => {}
+        }
+        let reply = self.encode(self.id, &self.answer());
+        // Servers answer in at most 1232 bytes whatever the client offers (RFC 9715).
+        let limit = usize::from(self.payload.unwrap_or(512).clamp(512, 1232));
+        if self.tcp || reply.len() <= limit {
+            return Some(reply);
+        }
+        let mut truncated = self.encode(self.id, &Answer::default());
+        truncated[2] |= 0x02;
+        Some(truncated)
+    }
+
+    fn answer(&self) -> Answer {
+        let name = self.name.to_ascii_lowercase();
+        match name.as_str() {
+            "servfail.example" => Answer::failure(2),
+            "refused.example" => Answer::failure(5),
+            "whoami.example" if self.qtype == TXT => {
+                Answer::of(TXT, [text(&self.server.ip().to_string())])
+            }
+            "big.example" if self.qtype == A => {
+                Answer::of(A, (1..=250).map(|last| vec![203, 0, 113, last]))
+            }
+            "big.example" if self.qtype == TXT => {
+                Answer::of(TXT, std::iter::repeat_n(text(&"x".repeat(250)), 20))
+            }
+            "big.example" | "whoami.example" => Answer::default(),
+            _ if name.ends_with(".load.example") && self.qtype == A => {
+                Answer::of(A, [vec![203, 0, 113, 30]])
+            }
+            _ if name.ends_with(".load.example") => Answer::default(),
+            _ => self.look_up(name),
+        }
+    }
+
+    /// What the zone has, aliases followed.
+    fn look_up(&self, mut name: String) -> Answer {
+        let mut answer = Answer::default();
+        let mut owner = None;
+        loop {
+            let here: Vec<[&str; 3]> = entries().filter(|[owner, ..]| *owner == name).collect();
+            if here.is_empty() {
+                answer.rcode = 3;
+            }
+            for [_, rtype, value] in &here {
+                let (rtype, data) = encode_data(rtype, value);
+                if rtype == self.qtype || rtype == CNAME {
+                    answer.push(owner.clone(), rtype, data);
+                }
+            }
+            let Some([_, _, target]) = here.iter().find(|[_, rtype, _]| *rtype == "CNAME") else {
+                break;
+            };
+            name = (*target).to_owned();
+            owner = Some(name.clone());
+        }
+        if name == "stuffed.example" && self.qtype == A {
+            let poison = || Record {
+                owner: Some("unrelated.example".to_owned()),
+                rtype: A,
+                data: POISON.octets().to_vec(),
+            };
+            answer.records.push(poison());
+            answer.additional.push(poison());
+        }
+        if answer.records.is_empty() {
+            answer.authority.push(start_of_authority());
+        }
+        answer
+    }
+
+    /// What an attacker off the path could send: right port, wrong id or wrong question.
+    fn forgeries(&self) -> Vec<Vec<u8>> {
+        let answer = Answer::of(A, [POISON.octets().to_vec()]);
+        let mut other = self.clone();
+        other.section[1] ^= 0x01;
+        vec![
+            self.encode(self.id.wrapping_add(1), &answer),
+            other.encode(self.id, &answer),
+        ]
+    }
+
+    fn encode(&self, id: u16, answer: &Answer) -> Vec<u8> {
+        let mut message = Vec::new();
+        message.extend(id.to_be_bytes());
+        // QR, RD and RA; the rcode.
+        message.extend([0x81, 0x80 | answer.rcode]);
+        let additional = answer.additional.len() + usize::from(self.payload.is_some());
+        for count in [1, answer.records.len(), answer.authority.len(), additional] {
+            message.extend(u16::try_from(count).unwrap().to_be_bytes());
+        }
+        message.extend(&self.section);
+        for record in answer
+            .records
+            .iter()
+            .chain(&answer.authority)
+            .chain(&answer.additional)
+        {
+            match &record.owner {
+                Some(owner) => message.extend(encode_name(owner)),
+                None => message.extend([0xc0, 12]),
+            }
+            message.extend(record.rtype.to_be_bytes());
+            message.extend([0, 1, 0, 0, 0, 60]);
+            message.extend(u16::try_from(record.data.len()).unwrap().to_be_bytes());
+            message.extend(&record.data);
+        }
+        if self.payload.is_some() {
+            message.extend([0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0]);
+        }
+        message
+    }
+}
+
+impl Answer {
+    fn failure(rcode: u8) -> Self {
+        Self {
+            rcode,
+            ..Self::default()
+        }
+    }
+
+    /// These, owned by the name that was asked for.
+    fn of(rtype: u16, data: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let mut answer = Self::default();
+        for data in data {
+            answer.push(None, rtype, data);
+        }
+        answer
+    }
+
+    fn push(&mut self, owner: Option<String>, rtype: u16, data: Vec<u8>) {
+        self.records.push(Record { owner, rtype, data });
+    }
+}
+
+fn entries() -> impl Iterator<Item = [&'static str; 3]> {
+    ZONE.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        Some([words.next()?, words.next()?, words.next()?])
+    })
+}
+
+fn encode_data(rtype: &str, value: &str) -> (u16, Vec<u8>) {
+    let address = || value.parse::<IpAddr>().unwrap();
+    match rtype {
+        "A" | "AAAA" => match address() {
+            IpAddr::V4(v4) => (A, v4.octets().to_vec()),
+            IpAddr::V6(v6) => (AAAA, v6.octets().to_vec()),
+        },
+        "CNAME" => (CNAME, encode_name(value)),
+        "MX" => (MX, [&[0, 10], &*encode_name(value)].concat()),
+        "TXT" => (TXT, text(value)),
+        "SRV" => (SRV, [&[0, 1, 0, 2, 0, 80], &*encode_name(value)].concat()),
+        // Priority 1, target ".", and an ipv4hint (RFC 9460 section 7.3).
+        "HTTPS" => match address() {
+            IpAddr::V4(hint) => (HTTPS, [&[0, 1, 0, 0, 4, 0, 4], &hint.octets()[..]].concat()),
+            IpAddr::V6(_) => unreachable!("the zone has v4 hints only"),
+        },
+        "TYPE4711" => (TYPE4711, value.as_bytes().to_vec()),
+        other => unreachable!("no such type in the lab: {other}"),
+    }
+}
+
+fn encode_name(name: &str) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for label in name.split('.') {
+        wire.push(u8::try_from(label.len()).unwrap());
+        wire.extend(label.as_bytes());
+    }
+    wire.push(0);
+    wire
+}
+
+fn text(value: &str) -> Vec<u8> {
+    [&[u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
+}
+
+/// Tells a client for how long the absence may be believed (RFC 2308).
+fn start_of_authority() -> Record {
+    let mut data = encode_name("ns.example");
+    data.extend(encode_name("root.example"));
+    for number in [1_u32, 3600, 600, 86400, 30] {
+        data.extend(number.to_be_bytes());
+    }
+    Record {
+        owner: Some("example".to_owned()),
+        rtype: SOA,
+        data,
+    }
+}
+
+/// The address of an honest server, the system's resolver.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 53);
+pub const RESOLVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 0x53);
+/// A second honest server, which no resolv.conf of the lab names unless a test says so.
+pub const OTHER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 54);
+pub const OTHER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 0x54);
+pub const FAILING: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 69);
+pub const SILENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 70);
+/// Nobody listens here, and the kernel says so with an ICMP message.
+pub const REFUSING: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 67);
+/// No host has this address.
+pub const DEAD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 200);
+
+/// The servers that run.
+pub fn servers() -> [(IpAddr, Temper); 6] {
+    [
+        (RESOLVER.into(), Temper::Honest),
+        (RESOLVER_V6.into(), Temper::Honest),
+        (OTHER.into(), Temper::Honest),
+        (OTHER_V6.into(), Temper::Honest),
+        (FAILING.into(), Temper::Failing),
+        (SILENT.into(), Temper::Silent),
+    ]
+}
