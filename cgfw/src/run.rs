@@ -612,7 +612,7 @@ fn open_report(
     let audit_log = settings
         .audit_log
         .as_deref()
-        .map(|path| open_as(identity, path))
+        .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), open_as(identity, path)?)))
         .transpose()?;
     let verbosity = match (settings.quiet, settings.verbose) {
         (true, _) => Verbosity::Quiet,

@@ -257,10 +257,7 @@ impl Policy {
     /// The asked name is judged by the rules and the default; an alias, and the name
     /// without the resolver's search suffix, only by rules that block.
     pub fn name(&self, qname: &Domain, aliases: &[Domain]) -> Judgement {
-        let bare = self
-            .search
-            .iter()
-            .filter_map(|suffix| qname.strip_suffix(suffix));
+        let bare = self.without_search_suffix(qname);
         let others = aliases.iter().cloned().chain(bare).filter_map(|other| {
             Some(Matching {
                 rules: self.rules_on(&other)?,
@@ -272,6 +269,13 @@ impl Policy {
             matched: None,
         });
         Judgement::new(asked.into_iter().chain(others).collect(), self.default)
+    }
+
+    /// What `name` may have been before the resolver appended one of its search suffixes.
+    pub fn without_search_suffix(&self, name: &Domain) -> impl Iterator<Item = Domain> {
+        self.search
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
     }
 
     /// Judge an address that an answer gave for `qname`, whose own judgement is `name`:

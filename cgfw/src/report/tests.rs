@@ -81,7 +81,7 @@ impl Run {
             verbosity,
             style,
             stderr.clone(),
-            Some(audit_log.clone()),
+            Some((PathBuf::from("/var/log/cgfw.jsonl"), audit_log.clone())),
         );
         Self {
             policy: Arc::clone(policy),
@@ -571,7 +571,7 @@ fn a_full_disk_is_said_once_and_counted_and_stops_nothing() {
     assert_eq!(stderr.matches("WARN DNS BLOCKED").count(), 10);
     assert_eq!(
         stderr
-            .matches("cannot write to the audit log: no storage space")
+            .matches("cannot write to the audit log /var/log/cgfw.jsonl: no storage space")
             .count(),
         1
     );
