@@ -292,6 +292,7 @@ impl Ledger {
     ) -> Observation {
         let asker = process.as_deref().map(id);
         let target = self.target_of(&query, asker);
+        let is_suffixed = target != query.qname;
         let first = self
             .refused
             .insert((asker, target.clone(), query.verdict), ());
@@ -312,12 +313,15 @@ impl Ledger {
             count: 1,
             act: Act::Query(query),
         };
-        self.totals.add(Target::Name(target), &observation, false);
+        if first || !is_suffixed {
+            self.totals.add(Target::Name(target), &observation, false);
+        }
         observation
     }
 
     /// The name under which a question is counted. A resolver repeats a name that was
-    /// refused with each of its search suffixes; those are no further refusals.
+    /// refused with each of its search suffixes: that is no refusal, nor look-up, of its
+    /// own.
     fn target_of(&self, query: &Query, asker: Option<ProcessId>) -> Domain {
         let was_refused = |bare: &Domain| {
             query.matched.as_ref() == Some(bare)
