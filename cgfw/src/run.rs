@@ -38,7 +38,7 @@ use crate::exit;
 use crate::ledger::{Ledger, Observation};
 use crate::pins::Pins;
 use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Ports};
-use crate::report::{End, Report, Start, Style, Survivor, Verbosity};
+use crate::report::{End, Fate, Report, Start, Style, Survivor, Verbosity};
 use crate::watch;
 
 /// How often records that nobody was woken for are read.
@@ -301,15 +301,14 @@ impl<'s> Run<'s> {
             Ok(survivors) => (survivors, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let released = self.settings.survivors == Survivors::Release && !survivors.is_empty();
-        if released {
+        if self.settings.survivors == Survivors::Release && !survivors.is_empty() {
             failure = failure.or(self.release(&cgroup, &filter).err());
         }
         failure = failure.or(cgroup.close().err());
         self.enter(None);
         self.enter_the_rest();
         let outcome = self.outcome(finish, failure);
-        self.tell_the_end(outcome, elapsed, survivors, released)
+        self.tell_the_end(outcome, elapsed, survivors)
     }
 
     /// The kernel's counts of what was repeated, and questions nobody will claim.
@@ -412,13 +411,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn tell_the_end(
-        self,
-        outcome: Outcome,
-        elapsed: Duration,
-        survivors: Vec<Survivor>,
-        released: bool,
-    ) -> u8 {
+    fn tell_the_end(self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.refused);
         let exit_code = exit::code(outcome, blocked);
         let command = octets(self.settings);
@@ -429,7 +422,11 @@ impl<'s> Run<'s> {
             exit_code,
             elapsed,
             survivors,
-            released,
+            fate: match self.settings.survivors {
+                Survivors::Kill => Fate::Ended,
+                Survivors::Wait => Fate::Awaited,
+                Survivors::Release => Fate::Released,
+            },
             caveats: self.caveats,
         };
         // Said in the summary, as far as that could be written.
@@ -608,7 +605,7 @@ fn open_report(
     let audit_log = settings
         .audit_log
         .as_deref()
-        .map(|path| open_as(identity, path))
+        .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), open_as(identity, path)?)))
         .transpose()?;
     let verbosity = match (settings.quiet, settings.verbose) {
         (true, _) => Verbosity::Quiet,
