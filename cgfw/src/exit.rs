@@ -1,5 +1,7 @@
 //! The one table of exit codes.
 
+use std::io::{self, Write as _};
+
 use crate::event::Outcome;
 
 /// The run ran into `--timeout`.
@@ -25,6 +27,11 @@ pub fn code(outcome: Outcome, blocked: Option<u8>) -> u8 {
         Outcome::CannotExecute => CANNOT_EXECUTE,
         Outcome::NotFound => NOT_FOUND,
     }
+}
+
+/// The only place that prints an error of cgfw itself. A closed stderr changes nothing.
+pub fn complain(message: &str) {
+    let _nobody_to_tell = writeln!(io::stderr(), "cgfw: {message}");
 }
 
 #[cfg(test)]

@@ -1,17 +1,72 @@
 /*!
 cgfw runs a command in a filtered cgroup.
 
-Vocabulary, pure: [`policy`], [`event`], [`ledger`]. Stages, which touch the world and
-never import each other: `cgroup`, `bpf`, `dns`, `child`, `report`. `run` alone knows
-the order.
+Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
+world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`report`].
+[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
 */
 
 pub mod bpf;
 pub mod cgroup;
 pub mod child;
+pub mod cli;
 pub mod dns;
 pub mod event;
 pub mod exit;
 pub mod ledger;
 pub mod pins;
 pub mod policy;
+pub mod report;
+pub mod run;
+mod watch;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::cli::{Invocation, Stop};
+
+/// The whole program: parse, do, and say once what went wrong.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let failure = match cli::parse(args) {
+        Ok(Invocation::Run(settings)) => {
+            log_to_stderr(settings.verbose);
+            match run::run(&settings) {
+                Ok(code) => return ExitCode::from(code),
+                Err(error) => format!("{error:#}"),
+            }
+        }
+        Err(Stop::Told(text)) => {
+            return match io::stdout().write_all(text.as_bytes()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_closed) => ExitCode::from(exit::FAILED),
+            };
+        }
+        Err(Stop::Usage(text)) => text,
+    };
+    exit::complain(&failure);
+    ExitCode::from(exit::FAILED)
+}
+
+/// Our own log, and that of the eBPF programs and the libraries from -vvv on.
+fn log_to_stderr(verbose: u8) {
+    let (own, others) = match verbose {
+        0 => (LevelFilter::WARN, LevelFilter::OFF),
+        1 => (LevelFilter::INFO, LevelFilter::OFF),
+        2 => (LevelFilter::DEBUG, LevelFilter::OFF),
+        _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
+    };
+    let filter = Targets::new().with_default(others).with_target("cgfw", own);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time();
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .init();
+}

@@ -1,3 +1,7 @@
 //! See the library for the map of the program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cgfw::main(std::env::args_os())
+}

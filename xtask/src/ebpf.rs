@@ -21,6 +21,10 @@ use crate::{apt, command};
 
 const BPF_LINKER: &str = "0.13.0";
 
+/// Of the days when nightly used LLVM 22, for which bpf-linker can be built on Debian. A
+/// dated toolchain stands beside the user's own nightly and gives the same bytes next year.
+const NIGHTLY: &str = "nightly-2026-05-20";
+
 /// The bpf target of each of [`OBJECTS`], and the kind of host that aya's bindings are
 /// taken from. It is named so that the host of the build has no part in the object; the
 /// programs use no struct that differs between hosts of one byte order.
@@ -118,7 +122,7 @@ struct Toolchain {
 enum Recipe {
     /// Debian's rustc-web, with a precompiled core in libstd-rust-web-dev-bpf.
     Debian,
-    /// rustup's nightly, which compiles core from the component rust-src.
+    /// rustup's [`NIGHTLY`], which compiles core from the component rust-src.
     Nightly,
 }
 
@@ -149,14 +153,12 @@ impl Toolchain {
         command::run(Command::new("rustup").args([
             "toolchain",
             "install",
-            "nightly",
+            NIGHTLY,
             "--no-self-update",
             "--profile=minimal",
             "--component=clippy,llvm-tools,rust-src",
         ]))
-        .context(
-            "install rustup, or have it install nightly with rust-src, llvm-tools and clippy",
-        )?;
+        .context("rustup has to install a nightly with rust-src, llvm-tools and clippy")?;
         let recipe = Recipe::Nightly;
         let libraries = command::read(recipe.rustc().args(["--print", "target-libdir"]))?;
         let objcopy = Path::new(libraries.trim()).with_file_name("bin/llvm-objcopy");
@@ -316,7 +318,7 @@ impl Recipe {
 
 fn rustup_run(program: &str) -> Command {
     let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]);
+    command.args(["run", NIGHTLY, program]);
     command
 }
 

@@ -9,7 +9,7 @@ Names are taken from the parsed sources: use trees, paths, and the tokens of mac
 What is compiled for tests only is not looked at.
 */
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
@@ -28,8 +28,6 @@ struct Layer {
     /// Paths that it must not name, nor anything below them.
     must_not: &'static [&'static str],
 }
-
-const VOCABULARY: &[&str] = &["event", "ledger", "pins", "policy"];
 
 /// Whatever reads a clock, does I/O or belongs to one stage.
 const WORLD: &[&str] = &[
@@ -62,72 +60,45 @@ const DNS: &[&str] = &["hickory_proto", "hickory_server"];
 
 const LAYERS: &[Layer] = &[
     // Vocabulary.
-    Layer {
-        name: "policy",
-        may_name: &[],
-        must_not: WORLD,
-    },
-    Layer {
-        name: "event",
-        may_name: &["policy"],
-        must_not: WORLD,
-    },
-    Layer {
-        name: "pins",
-        may_name: &["event", "policy"],
-        must_not: WORLD,
-    },
-    Layer {
-        name: "ledger",
-        may_name: &["event", "policy"],
-        must_not: WORLD,
-    },
+    layer("policy", &[], WORLD),
+    layer("event", &["policy"], WORLD),
+    layer("pins", &["event", "policy"], WORLD),
+    layer("ledger", &["event", "policy"], WORLD),
     // Stages.
-    Layer {
-        name: "cgroup",
-        may_name: &[],
-        must_not: KERNEL,
-    },
-    Layer {
-        name: "bpf",
-        may_name: &["event", "pins", "policy"],
-        must_not: DNS,
-    },
-    Layer {
-        name: "dns",
-        may_name: &["event", "pins", "policy"],
-        must_not: KERNEL,
-    },
-    Layer {
-        name: "child",
-        may_name: &[],
-        must_not: KERNEL,
-    },
-    Layer {
-        name: "report",
-        may_name: &["event", "ledger", "policy"],
-        must_not: KERNEL,
-    },
+    layer("cgroup", &["watch"], KERNEL),
+    layer("bpf", &["event", "pins", "policy", "watch"], DNS),
+    layer("dns", &["event", "pins", "policy"], KERNEL),
+    layer("child", &["watch"], KERNEL),
+    layer("report", &["event", "ledger", "policy"], KERNEL),
+    // What several stages wait with.
+    layer("watch", &[], KERNEL),
     // Around them.
-    Layer {
-        name: "cli",
-        may_name: &["policy"],
-        must_not: &["aya", "nix", "std::env", "std::fs", "tokio"],
-    },
-    Layer {
-        name: "exit",
-        may_name: &[],
-        must_not: KERNEL,
-    },
-    Layer {
-        name: "run",
-        may_name: &[
-            "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "ledger", "pins", "policy",
-            "report",
-        ],
-        must_not: &[],
-    },
+    layer(
+        "cli",
+        &["policy"],
+        &["aya", "nix", "std::env", "std::fs", "tokio"],
+    ),
+    layer("exit", &["event"], KERNEL),
+    layer("run", ALL, &[]),
 ];
+
+/// For the wiring.
+const ALL: &[&str] = &[
+    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "ledger", "pins", "policy", "report",
+    "watch",
+];
+
+const fn layer(
+    name: &'static str,
+    may_name: &'static [&'static str],
+    must_not: &'static [&'static str],
+) -> Layer {
+    Layer {
+        name,
+        may_name,
+        must_not,
+    }
+}
 
 /// The crate's own name, by which its binary and its tests call it.
 const CRATE: &str = "cgfw";
@@ -175,51 +146,43 @@ fn violations(path: &Path, text: &str) -> Result<Vec<String>> {
         ..Names::default()
     };
     names.visit_file(&file);
+    // A forbidden import has many uses; the first line that names it is enough.
+    let mut seen = BTreeSet::new();
     Ok(names
         .resolved()
         .iter()
-        .filter_map(|(line, path_named)| {
-            let reason = layer.forbids(path_named)?;
-            Some(format!("{CRATE}/src/{}:{line}: {reason}", path.display()))
+        .filter_map(|(line, named)| Some((line, named, layer.forbids(named)?)))
+        .filter(|(_, _, forbidden)| seen.insert(*forbidden))
+        .map(|(line, named, forbidden)| {
+            let (path, named, name) = (path.display(), named.join("::"), layer.name);
+            format!(
+                "{CRATE}/src/{path}:{line}: {name} must not name {named}: it is kept apart from {forbidden}"
+            )
         })
         .collect())
 }
 
 impl Layer {
-    /// Why this layer must not name `path`, if so.
-    fn forbids(&self, path: &[String]) -> Option<String> {
-        let shown = path.join("::");
+    /// The module or the path that `path` must not lead this layer to, if there is one.
+    fn forbids(&self, path: &[String]) -> Option<&'static str> {
         let (first, rest) = path.split_first()?;
         if first == "crate" {
             let other = rest.first()?;
-            let known = LAYERS.iter().any(|layer| layer.name == other);
-            let permitted = other == self.name || self.may_name.contains(&other.as_str());
-            return (known && !permitted).then(|| format!("{} must not name {shown}", self.name));
+            let other = LAYERS.iter().find(|layer| layer.name == other)?.name;
+            let permitted = other == self.name || self.may_name.contains(&other);
+            return (!permitted).then_some(other);
         }
-        self.must_not
-            .iter()
-            .find(|forbidden| {
-                let forbidden: Vec<_> = forbidden.split("::").collect();
-                match path.split_last() {
-                    // A glob brings in what is below it.
-                    Some((glob, above)) if glob == "*" => {
-                        let shared = above.len().min(forbidden.len());
-                        above[..shared] == forbidden[..shared]
-                    }
-                    _ => path.len() >= forbidden.len() && path[..forbidden.len()] == forbidden[..],
+        self.must_not.iter().copied().find(|forbidden| {
+            let forbidden: Vec<_> = forbidden.split("::").collect();
+            match path.split_last() {
+                // A glob brings in what is below it.
+                Some((glob, above)) if glob == "*" => {
+                    let shared = above.len().min(forbidden.len());
+                    above[..shared] == forbidden[..shared]
                 }
-            })
-            .map(|forbidden| {
-                let kind = if VOCABULARY.contains(&self.name) {
-                    "vocabulary and "
-                } else {
-                    ""
-                };
-                format!(
-                    "{} is {kind}kept apart from {forbidden}, so it must not name {shown}",
-                    self.name
-                )
-            })
+                _ => path.len() >= forbidden.len() && path[..forbidden.len()] == forbidden[..],
+            }
+        })
     }
 }
 

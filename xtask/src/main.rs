@@ -69,7 +69,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
@@ -77,13 +77,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
+fn run(task: Task) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     match task {
-        Task::Ebpf { check: false } => ebpf::build(&workspace),
-        Task::Ebpf { check: true } => ebpf::check(&workspace),
-        Task::Lint => lint::run(&workspace),
-        Task::Test { filter } => test::run(&workspace, &filter),
-        Task::Vm { kernels } => vm::run(&workspace, &kernels),
+        Task::Ebpf { check: false } => ebpf::build(&workspace)?,
+        Task::Ebpf { check: true } => ebpf::check(&workspace)?,
+        Task::Lint => lint::run(&workspace)?,
+        Task::Test { filter } => return test::run(&workspace, &filter),
+        Task::Vm { kernels } => return vm::run(&workspace, &kernels),
     }
+    Ok(ExitCode::SUCCESS)
 }

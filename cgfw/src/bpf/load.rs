@@ -14,12 +14,14 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use aya::maps::MapData;
-use aya_obj::generated::{
-    BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type,
+use aya_obj::generated::bpf_prog_type::{
+    self, BPF_PROG_TYPE_CGROUP_SKB, BPF_PROG_TYPE_CGROUP_SOCK, BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
 };
+use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
 use cgfw_common::Config;
 
@@ -30,7 +32,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("cgfw.bpfel.o");
 static OBJECT: &[u8] = aya::include_bytes_aligned!("cgfw.bpfeb.o");
 
 /// The last part of the verifier's log is where the reason is.
-const LOG_SIZE: usize = 1 << 20;
+const LOG_SIZE: u32 = 1 << 20;
 const LOG_SHOWN: usize = 2000;
 
 /// Programs in the kernel, not attached yet, and their maps by name.
@@ -89,16 +91,30 @@ pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
     object.sanitize_functions(&Features::new(
         true, true, true, true, true, true, true, None,
     ));
-    let programs = object
-        .programs
-        .iter()
-        .map(|(name, program)| load_program(&object, name, program))
-        .collect::<anyhow::Result<_>>()?;
-    for p in &programs {
-        let p: &LoadedProgram = p;
-        p.id().unwrap();
-    }
+    let programs = load_programs(&object)?;
     Ok(Loaded { programs, maps })
+}
+
+/// Have the kernel verify all programs, two at a time: the verifier is most of the start.
+fn load_programs(object: &Object) -> anyhow::Result<Vec<LoadedProgram>> {
+    let mut programs: Vec<(&String, &Program)> = object.programs.iter().collect();
+    let length = |program: &Program| object.functions[&program.function_key()].instructions.len();
+    programs.sort_by_key(|(_, program)| std::cmp::Reverse(length(program)));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut loaded = Vec::new();
+        while let Some((name, program)) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            loaded.push(load_program(object, name, program)?);
+        }
+        anyhow::Ok(loaded)
+    };
+    let (here, there) = std::thread::scope(|scope| {
+        let helper = scope.spawn(work);
+        (work(), helper.join())
+    });
+    let mut loaded = here?;
+    loaded.extend(there.map_err(|_panic| anyhow!("the loading thread panicked"))??);
+    Ok(loaded)
 }
 
 impl LoadedProgram {
@@ -139,33 +155,30 @@ impl LoadedProgram {
         let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
         let mut attr = zeroed_attr();
         attr.info.bpf_fd = raw(self.fd.as_raw_fd());
-        attr.info.info_len = size_of_val(&info) as u32;
+        attr.info.info_len = u32::try_from(size_of_val(&info)).unwrap_or(u32::MAX);
         attr.info.info = (&raw mut info) as u64;
         bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-        eprintln!(
-            "{} verified {} jited {}",
-            self.name, info.verified_insns, info.jited_prog_len
-        );
         Ok(info.id)
     }
 }
 
+/// The type of a program and where it is attached, for the kinds that are loaded here.
+fn types(section: &ProgramSection) -> Option<(bpf_prog_type, bpf_attach_type)> {
+    if let ProgramSection::CgroupSkb { attach_type } = section {
+        return Some((BPF_PROG_TYPE_CGROUP_SKB, (*attach_type)?.into()));
+    }
+    if let ProgramSection::CgroupSockAddr { attach_type } = section {
+        return Some((BPF_PROG_TYPE_CGROUP_SOCK_ADDR, (*attach_type).into()));
+    }
+    if let ProgramSection::CgroupSock { attach_type } = section {
+        return Some((BPF_PROG_TYPE_CGROUP_SOCK, (*attach_type).into()));
+    }
+    None
+}
+
 fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Result<LoadedProgram> {
-    let (prog_type, attach_type) = match program.section {
-        ProgramSection::CgroupSkb {
-            attach_type: Some(attach_type),
-        } => (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SKB, attach_type.into()),
-        ProgramSection::CgroupSockAddr { attach_type } => (
-            bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-            attach_type.into(),
-        ),
-        ProgramSection::CgroupSock { attach_type } => {
-            (bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK, attach_type.into())
-        }
-        ref other => {
-            bail!("the eBPF program {name} is of a kind that is not loaded here: {other:?}")
-        }
-    };
+    let (prog_type, attach_type) = types(&program.section)
+        .with_context(|| format!("the eBPF program {name} is of a kind that is not loaded here"))?;
     let instructions = &object.functions[&program.function_key()].instructions;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_3.prog_type = prog_type as u32;
@@ -198,9 +211,9 @@ fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Resul
 
 /// Load once more, for the reason of the failure.
 fn verifier_log(attr: &mut bpf_attr) -> String {
-    let mut log = vec![0_u8; LOG_SIZE];
+    let mut log = vec![0_u8; LOG_SIZE as usize];
     attr.__bindgen_anon_3.log_buf = log.as_mut_ptr() as u64;
-    attr.__bindgen_anon_3.log_size = LOG_SIZE as u32;
+    attr.__bindgen_anon_3.log_size = LOG_SIZE;
     attr.__bindgen_anon_3.log_level = 1;
     if bpf(bpf_cmd::BPF_PROG_LOAD, attr).is_ok() {
         return String::new();

@@ -7,13 +7,14 @@ written, [`Acts`] what is read, [`Origins`] where redirected queries were going.
 
 mod btf;
 mod load;
+mod offsets;
 mod records;
 mod verdicts;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
@@ -27,11 +28,12 @@ pub use self::verdicts::Verdicts;
 use crate::event::{Event, Fact, QueryKey};
 use crate::policy::{Action, Transport};
 
-/// The kernel's own description of its types.
-const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
-
 /// What the programs are told when they are loaded.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one switch of the programs"
+)]
 pub struct Settings {
     /// Where the DNS proxy listens, on 127.0.0.1 and ::1.
     pub proxy_port: u16,
@@ -63,11 +65,8 @@ pub struct Channels {
 }
 
 /// Load the programs with everything that this kernel supports.
-pub fn load(settings: &Settings) -> anyhow::Result<(Filter, Channels)> {
-    let offsets = std::fs::read(VMLINUX_BTF)
-        .ok()
-        .as_deref()
-        .and_then(btf::offsets);
+pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
+    let offsets = offsets::read();
     let level = if settings.debug { u8::MAX } else { 0 };
     let mut first_failure = None;
     for (set_retval, offsets) in attempts(offsets) {
@@ -112,7 +111,7 @@ fn attempts(offsets: Option<Offsets>) -> impl Iterator<Item = (bool, Option<Offs
         .flat_map(|offsets| [(true, offsets), (false, offsets)])
 }
 
-fn config(settings: &Settings, set_retval: bool, offsets: Option<Offsets>) -> Config {
+fn config(settings: Settings, set_retval: bool, offsets: Option<Offsets>) -> Config {
     Config {
         proxy_port: settings.proxy_port.into(),
         unresolved: match settings.unresolved {
@@ -134,7 +133,7 @@ fn limitation(offsets: Option<Offsets>, failure: Option<anyhow::Error>) -> Optio
     }
     let reason = match failure {
         Some(failure) => format!("the kernel does not let eBPF read its memory ({failure:#})"),
-        None => format!("{VMLINUX_BTF} cannot be used"),
+        None => format!("{} cannot be used", offsets::VMLINUX_BTF),
     };
     Some(format!(
         "processes cannot be named: {reason}; the filter itself is complete"
@@ -143,7 +142,7 @@ fn limitation(offsets: Option<Offsets>, failure: Option<anyhow::Error>) -> Optio
 
 fn channels(
     mut maps: HashMap<String, MapData>,
-    settings: &Settings,
+    settings: Settings,
     programs: &[LoadedProgram],
 ) -> anyhow::Result<Channels> {
     let mut take = |name: &str| {
@@ -194,13 +193,23 @@ pub struct Acts {
 
 impl Acts {
     /// The next event, if one is there. Never waits.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn read(&mut self) -> Option<Event> {
         while let Some(record) = self.ring.next() {
             if let Some(event) = self.decoder.decode(&record) {
                 return Some(event);
             }
         }
         None
+    }
+
+    /// How often each act that was reported was repeated, at the end of a run.
+    pub fn repeats(&self) -> impl Iterator<Item = Event> {
+        let time = SystemTime::now();
+        // An entry that vanishes while it is read is one that the map had no room for.
+        self.seen.iter().flatten().filter_map(move |(key, count)| {
+            let fact = self.decoder.repeats(&key, count)?;
+            Some(Event { time, fact })
+        })
     }
 
     /// What was lost since the last call, as an event.
@@ -220,11 +229,21 @@ impl Acts {
 }
 
 /// Readable when there is something that will not wait: a refusal, or a ring half full.
+impl AsFd for Acts {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
 impl AsRawFd for Acts {
     fn as_raw_fd(&self) -> RawFd {
         self.ring.as_raw_fd()
     }
 }
+
+/// IANA protocol numbers, as wide as in a packet.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// Where queries were going before they were redirected.
 pub struct Origins {
@@ -236,8 +255,8 @@ impl Origins {
     pub fn get(&self, key: &QueryKey) -> Option<SocketAddr> {
         let key = cgfw_common::QueryKey {
             protocol: match key.transport {
-                Transport::Tcp => libc::IPPROTO_TCP as u8,
-                Transport::Udp | Transport::Other => libc::IPPROTO_UDP as u8,
+                Transport::Tcp => TCP,
+                Transport::Udp | Transport::Other => UDP,
             },
             ipv6: key.ipv6.into(),
             port: key.port,

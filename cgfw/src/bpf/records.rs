@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, Address, BLOCK, Deed, protocol,
+    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, Address, BLOCK, Deed, SeenKey, protocol,
 };
 
-use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Verdict};
+use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Repeats, Verdict};
 use crate::policy::Transport;
 
 /// What a record needs to become an event.
@@ -43,23 +43,52 @@ impl Decoder {
         })
     }
 
+    /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
+    pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
+        // A socket's packets repeat nothing that a person did.
+        if key.owner.tgid == 0 || count < 2 {
+            return None;
+        }
+        Some(Fact::Repeats(Repeats {
+            pid: key.owner.tgid,
+            started: key.owner.stamp,
+            destination: destination(&key.deed),
+            protocol: wire_protocol(&key.deed),
+            verdict: self.verdict(&key.deed),
+            count: count - 1,
+        }))
+    }
+
     fn contact(self, act: &Act, layer: Layer) -> Contact {
         Contact {
             process: process(act),
             layer,
-            destination: SocketAddr::new(address(act.deed.destination), act.deed.destination_port),
-            // MPTCP is TCP on the wire.
-            protocol: match act.deed.protocol {
-                protocol::MPTCP => libc::IPPROTO_TCP as u8,
-                other => u8::try_from(other).unwrap_or(0),
-            },
-            verdict: match (act.deed.action, self.audit) {
-                (BLOCK, true) => Verdict::WouldBlock,
-                (BLOCK, false) => Verdict::Blocked,
-                _ => Verdict::Allowed,
-            },
+            destination: destination(&act.deed),
+            protocol: wire_protocol(&act.deed),
+            verdict: self.verdict(&act.deed),
         }
     }
+
+    fn verdict(self, deed: &Deed) -> Verdict {
+        match (deed.action, self.audit) {
+            (BLOCK, true) => Verdict::WouldBlock,
+            (BLOCK, false) => Verdict::Blocked,
+            _ => Verdict::Allowed,
+        }
+    }
+}
+
+fn destination(deed: &Deed) -> SocketAddr {
+    SocketAddr::new(address(deed.destination), deed.destination_port)
+}
+
+/// MPTCP is TCP on the wire.
+fn wire_protocol(deed: &Deed) -> u8 {
+    let number = match deed.protocol {
+        protocol::MPTCP => protocol::TCP,
+        other => other,
+    };
+    u8::try_from(number).unwrap_or(0)
 }
 
 fn query_key(deed: &Deed) -> QueryKey {
@@ -118,7 +147,7 @@ pub(super) fn address(words: Address) -> IpAddr {
 mod tests {
     use super::*;
     use crate::bpf::verdicts::octets;
-    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN};
+    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN, Owner};
 
     fn act() -> Act {
         let mut argv = [0xee; ARGV_LEN];
@@ -225,6 +254,34 @@ mod tests {
             ),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_was_seen_once_is_no_repetition() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        let decoder = Decoder {
+            epoch,
+            audit: false,
+        };
+        let mut key = SeenKey {
+            owner: Owner {
+                stamp: 77,
+                tgid: 11,
+                reserved: 0,
+            },
+            deed: act().deed,
+        };
+        assert!(decoder.repeats(&key, 1).is_none());
+        match decoder.repeats(&key, 5) {
+            Some(Fact::Repeats(repeats)) => {
+                assert_eq!((repeats.pid, repeats.started, repeats.count), (11, 77, 4));
+                assert_eq!(repeats.destination, "192.0.2.1:443".parse().unwrap());
+                assert_eq!((repeats.protocol, repeats.verdict), (6, Verdict::Blocked));
+            }
+            other => panic!("{other:?}"),
+        }
+        key.owner.tgid = 0;
+        assert!(decoder.repeats(&key, 5).is_none());
     }
 
     #[test]

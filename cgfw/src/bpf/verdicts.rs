@@ -124,16 +124,16 @@ pub(super) fn octets(address: IpAddr) -> Address {
 
 /// The kernel's reason, with the one that users can meet explained.
 fn io_error(error: MapError) -> io::Error {
-    match error {
-        MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
-            io::Error::new(
-                io::ErrorKind::StorageFull,
-                "the kernel map of judged addresses is full; new names fail until the run ends",
-            )
-        }
-        MapError::SyscallError(error) => error.io_error,
-        other => io::Error::other(other),
+    let MapError::SyscallError(error) = error else {
+        return io::Error::other(error);
+    };
+    if error.io_error.raw_os_error() != Some(libc::E2BIG) {
+        return error.io_error;
     }
+    io::Error::new(
+        io::ErrorKind::StorageFull,
+        "the kernel map of judged addresses is full; new names fail until the run ends",
+    )
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::destroy;
 /// closes the pipe; the guardian then kills and removes the cgroup if it is still there.
 pub struct Guardian {
     pid: Pid,
-    _pipe: OwnedFd,
+    pipe: OwnedFd,
 }
 
 impl Guardian {
@@ -28,7 +28,7 @@ impl Guardian {
         match unsafe { fork() }.context("cannot fork the guardian")? {
             ForkResult::Parent { child } => Ok(Self {
                 pid: child,
-                _pipe: writer.into(),
+                pipe: writer.into(),
             }),
             ForkResult::Child => {
                 drop(writer);
@@ -47,8 +47,8 @@ impl Guardian {
 
     /// Dismiss the guardian and wait until it is gone.
     pub fn close(self) -> anyhow::Result<()> {
-        let Self { pid, _pipe } = self;
-        drop(_pipe);
+        let Self { pid, pipe } = self;
+        drop(pipe);
         waitpid(pid, None).context("cannot wait for the guardian")?;
         Ok(())
     }

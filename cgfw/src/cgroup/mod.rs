@@ -11,7 +11,7 @@ mod guardian;
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use tokio::io::Interest;
+
 pub use self::guardian::Guardian;
+use crate::watch;
 
 /// The names of our cgroups are this and the id of the run.
 const PREFIX: &str = "cgfw-";
@@ -82,7 +85,7 @@ impl Cgroup {
 
     /// Whether any process is inside.
     pub fn is_populated(&self) -> io::Result<bool> {
-        is_populated(&self.path)
+        read_populated(&open_events(&self.path)?)
     }
 
     /// Send a signal to every process inside. Processes that end meanwhile are no error.
@@ -93,9 +96,13 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Open the file that polls as exceptional (`POLLPRI`) when the cgroup gets empty.
-    pub fn open_events(&self) -> io::Result<File> {
-        File::open(self.path.join("cgroup.events"))
+    /// Wait until no process is inside. Needs a tokio runtime.
+    pub async fn emptied(&self) -> io::Result<()> {
+        let events = watch::exceptional(open_events(&self.path)?)?;
+        while read_populated(events.get_ref())? {
+            events.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+        Ok(())
     }
 
     /// Move every process to the parent cgroup, where nothing of ours is attached.
@@ -272,8 +279,8 @@ fn signal_one(pid: Pid, signal: Signal) -> io::Result<()> {
 }
 
 fn wait_empty(path: &Path, deadline: Instant) -> io::Result<()> {
-    let events = File::open(path.join("cgroup.events"))?;
-    while is_populated(path)? {
+    let events = open_events(path)?;
+    while read_populated(&events)? {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::Error::new(
@@ -290,9 +297,17 @@ fn wait_empty(path: &Path, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-fn is_populated(path: &Path) -> io::Result<bool> {
-    let events = fs::read_to_string(path.join("cgroup.events"))?;
-    Ok(events.lines().any(|line| line == "populated 1"))
+/// The file that polls as exceptional (`POLLPRI`) when it says something else than when
+/// it was read last through this very descriptor (fs/kernfs/file.c).
+fn open_events(path: &Path) -> io::Result<File> {
+    File::open(path.join("cgroup.events"))
+}
+
+fn read_populated(mut events: &File) -> io::Result<bool> {
+    let mut text = String::new();
+    events.rewind()?;
+    events.read_to_string(&mut text)?;
+    Ok(text.lines().any(|line| line == "populated 1"))
 }
 
 fn processes(path: &Path) -> io::Result<Vec<Pid>> {

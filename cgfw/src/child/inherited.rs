@@ -44,10 +44,13 @@ pub fn close_network_sockets(sockets: &[ForeignSocket]) -> io::Result<()> {
     Ok(())
 }
 
+/// Of an int, as sockets measure it.
+const SIZE: libc::socklen_t = 4;
+
 /// The family of a descriptor that is a socket.
 fn family(fd: RawFd) -> Option<libc::c_int> {
     let mut family: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    let mut length = SIZE;
     // SAFETY: `family` and `length` are valid for writes and of the size that is said; a
     // descriptor that is closed or no socket makes the call fail.
     let result = unsafe {

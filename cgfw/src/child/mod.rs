@@ -6,11 +6,15 @@ This stage knows neither policies nor cgroup paths; it is handed an open directo
 */
 
 mod inherited;
+mod masked;
+mod rights;
 mod signals;
 mod spawn;
 mod user;
 
 pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets};
-pub use self::signals::{Signals, forward};
-pub use self::spawn::{Child, Command, Ended, SpawnError};
-pub use self::user::{Identity, choose_identity, sudo_command};
+pub use self::masked::name_service_sockets;
+pub use self::rights::{missing_capabilities, sudo_command};
+pub use self::signals::{Listener, Signals, forward};
+pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
+pub use self::user::{Identity, as_user, choose_identity};

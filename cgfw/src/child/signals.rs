@@ -8,6 +8,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
+use crate::watch;
+
 /// What is forwarded. SIGTSTP and its kin keep their meaning, so that job control stops
 /// cgfw together with the child.
 const FORWARDED: [Signal; 7] = [
@@ -49,7 +51,7 @@ impl Signals {
 
     /// Turn into something that can be awaited inside a tokio runtime.
     pub fn listen(self) -> io::Result<Listener> {
-        Ok(Listener(AsyncFd::new(self.fd)?))
+        Ok(Listener(watch::readable(self.fd)?))
     }
 }
 

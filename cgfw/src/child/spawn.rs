@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
 use super::Identity;
+use crate::watch;
 
 /// What to start, and how.
 pub struct Command<'c> {
@@ -87,7 +88,7 @@ const STEPS: [&str; 7] = [
     "restore signals",
     "execute the command",
 ];
-const EXECUTE: usize = 6;
+const EXECUTE: u8 = 6;
 
 impl Command<'_> {
     /// Start the command. When this returns, it is executing inside the cgroup. Needs a
@@ -126,7 +127,7 @@ impl Command<'_> {
             })?;
             return Err(error);
         }
-        let pidfd = AsyncFd::new(pidfd).map_err(setup("watch the child"))?;
+        let pidfd = watch::readable(pidfd).map_err(setup("watch the child"))?;
         Ok(Child { pid, pidfd })
     }
 
@@ -170,11 +171,14 @@ impl Child {
     pub async fn wait(&self) -> io::Result<Ended> {
         loop {
             let mut guard = self.pidfd.readable().await?;
-            match waitpid(self.pid, Some(WaitPidFlag::WNOHANG))? {
-                WaitStatus::Exited(_, code) => return Ok(Ended::Exited(code)),
-                WaitStatus::Signaled(_, signal, _) => return Ok(Ended::Killed(signal)),
-                _ => guard.clear_ready(),
+            let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG))?;
+            if let WaitStatus::Exited(_, code) = status {
+                return Ok(Ended::Exited(code));
             }
+            if let WaitStatus::Signaled(_, signal, _) = status {
+                return Ok(Ended::Killed(signal));
+            }
+            guard.clear_ready();
         }
     }
 }
@@ -193,9 +197,8 @@ impl Prepared<'_> {
     /// In the new process: take every step, or tell the parent which one failed.
     fn become_command(&self, in_cgroup: bool, report: RawFd) -> ! {
         let (step, error) = self.steps(in_cgroup);
-        let mut message = [0; 8];
-        message[..4].copy_from_slice(&(step as u32).to_ne_bytes());
-        message[4..].copy_from_slice(&(error as i32).to_ne_bytes());
+        let [a, b, c, d] = (error as i32).to_ne_bytes();
+        let message = [step, a, b, c, d];
         // SAFETY: the message is valid for as many octets as are written. If the parent is
         // gone, there is nobody to tell.
         unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
@@ -204,8 +207,8 @@ impl Prepared<'_> {
     }
 
     /// Returns only when a step has failed.
-    fn steps(&self, in_cgroup: bool) -> (usize, Errno) {
-        let steps: [&dyn Fn() -> Result<(), Errno>; EXECUTE] = [
+    fn steps(&self, in_cgroup: bool) -> (u8, Errno) {
+        let steps: [&dyn Fn() -> Result<(), Errno>; EXECUTE as usize] = [
             &|| {
                 if in_cgroup {
                     Ok(())
@@ -219,7 +222,7 @@ impl Prepared<'_> {
             &|| self.die_with_parent(),
             &|| self.restore_signals(),
         ];
-        for (number, step) in steps.iter().enumerate() {
+        for (step, number) in steps.iter().zip(0..) {
             if let Err(error) = step() {
                 return (number, error);
             }
@@ -248,10 +251,16 @@ impl Prepared<'_> {
         let (Some(identity), Some(groups)) = (self.command.identity, self.groups) else {
             return Ok(());
         };
+        // The system calls themselves: libc's functions tell all threads of the process
+        // that it was copied from, which this copy does not have.
+        let (gid, uid) = (identity.gid.as_raw(), identity.uid.as_raw());
         // SAFETY: `Gid` is a transparent gid_t, and as many are valid as are said.
-        Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr().cast()) })?;
-        nix::unistd::setgid(identity.gid)?;
-        nix::unistd::setuid(identity.uid)
+        let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+        Errno::result(done)?;
+        // SAFETY: takes integers.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+        // SAFETY: takes integers.
+        Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
     }
 
     fn give_up_privileges(&self) -> Result<(), Errno> {
@@ -290,7 +299,8 @@ enum Cloned {
     Child { in_cgroup: bool },
 }
 
-/// Clone this process into a cgroup. Where clone3 is forbidden, as in containers whose
+/// Clone this process into a cgroup. The copy has the calling thread only, and libc does
+/// not know it: it may make system calls and nothing that takes a lock. Where clone3 is forbidden, as in containers whose
 /// seccomp filter is older than it, fork; then the child enters the cgroup by itself.
 fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
@@ -299,9 +309,9 @@ fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
     args.flags = CLONE_INTO_CGROUP | CLONE_PIDFD;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: like fork, in a process with one thread: no memory is shared, the stack is
-    // the copy of ours. `args` is as large as is said.
+    args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    // SAFETY: like fork: no memory is shared, the stack is the copy of ours, and the copy
+    // keeps to what is said above. `args` is as large as is said.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
     match Errno::result(result) {
         Ok(0) => Ok(Cloned::Child { in_cgroup: true }),
@@ -319,7 +329,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_PIDFD: u64 = 0x1000;
 
 fn fork_beside() -> io::Result<Cloned> {
-    // SAFETY: this process has one thread.
+    // SAFETY: the copy makes system calls only.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Cloned::Child { in_cgroup: false }),
         nix::unistd::ForkResult::Parent { child } => {
@@ -357,19 +367,21 @@ fn mount(
 /// What the child says before it executes the command; nothing if it got that far,
 /// because execve closes the pipe.
 fn failure(mut reader: PipeReader) -> io::Result<Option<SpawnError>> {
-    let mut message = Vec::with_capacity(8);
+    let mut message = Vec::with_capacity(5);
     reader.read_to_end(&mut message)?;
-    let Some((step, error)) = message.split_first_chunk::<4>() else {
+    let Some((&step, error)) = message.split_first() else {
         return Ok(None);
     };
-    let number = |raw: &[u8]| raw.try_into().map(u32::from_ne_bytes).unwrap_or(0);
-    let step = number(step) as usize;
-    let error = io::Error::from_raw_os_error(number(error).cast_signed());
+    let number = error.try_into().map_err(io::Error::other)?;
+    let error = io::Error::from_raw_os_error(i32::from_ne_bytes(number));
     Ok(Some(match (step, error.kind()) {
         (EXECUTE, io::ErrorKind::NotFound) => SpawnError::NotFound(error),
         (EXECUTE, _) => SpawnError::CannotExecute(error),
         (step, _) => SpawnError::Setup {
-            step: STEPS.get(step).copied().unwrap_or("prepare the child"),
+            step: STEPS
+                .get(usize::from(step))
+                .copied()
+                .unwrap_or("prepare the child"),
             error,
         },
     }))

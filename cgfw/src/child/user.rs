@@ -1,11 +1,11 @@
-//! As whom the child runs, and what to type when cgfw lacks the rights.
+//! As whom the child runs.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use nix::unistd::{Gid, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
 
 /// Who the child is to be, where that is not who cgfw is.
 #[derive(Clone, Debug)]
@@ -77,6 +77,19 @@ impl Identity {
     }
 }
 
+/// Do something with the file rights of `identity`, so that a file that a user names is
+/// opened as if by that user.
+pub fn as_user<T>(
+    identity: &Identity,
+    act: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (gid, uid) = (setfsgid(identity.gid), setfsuid(identity.uid));
+    let result = act();
+    setfsuid(uid);
+    setfsgid(gid);
+    result
+}
+
 /// Whether this very command was given to sudo, rather than typed in a shell that sudo
 /// started. sudo stays as the parent, or, where it has nothing to do afterwards, becomes
 /// the command; then only the environment tells.
@@ -97,27 +110,6 @@ fn sudo_was_given(command: Option<OsString>, argv0: Option<OsString>) -> bool {
         .map(Path::new)
         .and_then(Path::file_name)
         == Path::new(&argv0).file_name()
-}
-
-/// The command that runs this one again as root, with the environment and PATH of now.
-pub fn sudo_command() -> anyhow::Result<String> {
-    let program = std::env::current_exe().context("cannot find out where cgfw is")?;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut path_variable = OsString::from("PATH=");
-    path_variable.push(path);
-    let words = ["sudo", "--preserve-env", "env"]
-        .map(OsString::from)
-        .into_iter()
-        .chain([path_variable, program.into_os_string()])
-        .chain(std::env::args_os().skip(1));
-    let quoted = words
-        .map(|word| {
-            let quoted = shlex::bytes::try_quote(word.as_bytes())
-                .map_err(|error| anyhow!("cannot quote {}: {error}", word.display()))?;
-            Ok(String::from_utf8_lossy(&quoted).into_owned())
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(quoted.join(" "))
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ mod rule;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
 use self::ports::Opinion;
@@ -331,11 +331,37 @@ impl Policy {
         is_private(address) || self.on_link.iter().any(|net| net.contains(&address))
     }
 
-    /// The networks that rules name, each once.
-    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+    /// What is known before any name is resolved: the networks of rules, and private ones
+    /// and the host's own addresses where unknown addresses are blocked. The verdict of
+    /// the longest prefix holds.
+    pub fn networks(&self) -> Vec<(IpNet, Ports)> {
         let mut nets: Vec<IpNet> = self.networks.iter().map(|(net, _)| *net).collect();
+        if self.direct_ip != DirectIp::Allow {
+            nets.extend(self.own.iter().copied().map(IpNet::from));
+        }
+        if self.direct_ip == DirectIp::Private {
+            nets.extend(private_networks());
+            nets.extend(&self.on_link);
+        }
+        nets.sort_unstable();
         nets.dedup();
         nets.into_iter()
+            .map(|net| (net, self.on_network(net)))
+            .collect()
+    }
+
+    /// The verdict on the addresses of a network that are in no longer one.
+    fn on_network(&self, net: IpNet) -> Ports {
+        let rules = self
+            .networks
+            .iter()
+            .filter(|(outer, _)| outer.contains(&net))
+            .map(|(_, rule)| Arc::clone(rule));
+        let matching = Matching {
+            rules: rules.collect(),
+            matched: None,
+        };
+        Judgement::new(vec![matching], self.unresolved(net.network())).ports
     }
 
     /// The names that rules block, each once: their addresses are worth knowing.
@@ -390,16 +416,28 @@ fn implied_default(rules: &[Rule]) -> Action {
 }
 
 /// RFC 1918, RFC 6598, link-local (RFC 3927, RFC 4291) and unique local (RFC 4193).
+fn private_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = |a, b, prefix| IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix));
+    let v6 = |a, prefix| {
+        let address = Ipv6Addr::new(a, 0, 0, 0, 0, 0, 0, 0);
+        IpNet::from(Ipv6Net::new_assert(address, prefix))
+    };
+    [
+        v4(10, 0, 8),
+        v4(172, 16, 12),
+        v4(192, 168, 16),
+        v4(100, 64, 10),
+        v4(169, 254, 16),
+        v6(0xfe80, 10),
+        v6(0xfc00, 7),
+    ]
+    .into_iter()
+}
+
+/// Whether the address lies in a network that is private everywhere.
 pub fn is_private(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    is_link_local(address)
-        || match address {
-            IpAddr::V4(a) => {
-                let [first, second, ..] = a.octets();
-                a.is_private() || (first == 100 && second & 0xc0 == 64)
-            }
-            IpAddr::V6(a) => a.is_unique_local(),
-        }
+    private_networks().any(|net| net.contains(&address))
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -548,7 +548,11 @@ fn networks_and_blocked_names_are_listed_once() {
         ],
         &["10.0.0.0/8", "11.0.0.0/8", "allowed.example"],
     );
-    let mut networks: Vec<String> = policy.networks().map(|net| net.to_string()).collect();
+    let mut networks: Vec<String> = policy
+        .networks()
+        .iter()
+        .map(|(net, _)| net.to_string())
+        .collect();
     networks.sort();
     assert_eq!(networks, ["10.0.0.0/8", "11.0.0.0/8"]);
     let names: Vec<&Domain> = policy.blocked_names().collect();
@@ -799,5 +803,46 @@ fn protocol_numbers_are_those_of_iana() {
         (132, Transport::Other),
     ] {
         assert_eq!(Transport::from_protocol(number), transport, "{number}");
+    }
+}
+
+#[test]
+fn the_longest_network_has_its_verdict_whatever_its_base_address() {
+    let policy = policy(&["10.0.0.0/16"], &["10.0.0.0/8"]);
+    let verdicts: Vec<_> = policy
+        .networks()
+        .into_iter()
+        .map(|(net, ports)| (net.to_string(), ports.uniform()))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            ("10.0.0.0/8".to_owned(), Some(Action::Allow)),
+            ("10.0.0.0/16".to_owned(), Some(Action::Block)),
+        ]
+    );
+}
+
+#[test]
+fn private_networks_are_known_beforehand_where_only_they_are_allowed() {
+    let own = "203.0.113.7".parse().unwrap();
+    let policy = Policy::new(
+        Vec::new(),
+        Some(Action::Block),
+        Some(DirectIp::Private),
+        Vec::new(),
+    )
+    .with_host([own], vec!["198.51.100.0/24".parse().unwrap()]);
+    let networks = policy.networks();
+    for net in [
+        "10.0.0.0/8",
+        "fc00::/7",
+        "203.0.113.7/32",
+        "198.51.100.0/24",
+    ] {
+        let net: IpNet = net.parse().unwrap();
+        let found = networks.iter().find(|(known, _)| *known == net);
+        let verdict = found.and_then(|(_, ports)| ports.uniform());
+        assert_eq!(verdict, Some(Action::Allow), "{net}");
     }
 }

@@ -12,6 +12,7 @@ mod machine;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -21,6 +22,7 @@ use crate::workspace::Workspace;
 use crate::{apt, command};
 
 use self::initramfs::File;
+use self::kernel::Image;
 use self::machine::Boot;
 
 /// A kernel of one of Debian's suites.
@@ -65,7 +67,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const CASES: &str = "tests/vm";
 
 /// `cargo xtask vm`: the smoke test on these kernels, or on all.
-pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<ExitCode> {
     apt::ensure(apt::VM, "the smoke test in an emulator")?;
     let kernels = if kernels.is_empty() {
         Kernel::value_variants()
@@ -74,20 +76,24 @@ pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<()> {
     };
     let mut tally = Tally::default();
     for kernel in kernels {
-        smoke(workspace, *kernel, &mut tally)?;
+        smoke(workspace, *kernel, &mut tally);
     }
-    tally.close()
+    Ok(tally.close())
 }
 
-/// Boot one kernel and count what its cases say.
-pub(crate) fn smoke(workspace: &Workspace, kernel: Kernel, tally: &mut Tally) -> Result<()> {
-    let image = match kernel::fetch(workspace, kernel) {
-        Ok(image) => image,
-        Err(error) => {
-            tally.skip(format!("vm {kernel}: the kernel cannot be had: {error:#}"));
-            return Ok(());
+/// Boot one kernel and count what its cases say, or that they could not be run.
+pub(crate) fn smoke(workspace: &Workspace, kernel: Kernel, tally: &mut Tally) {
+    match kernel::fetch(workspace, kernel) {
+        Ok(image) => {
+            if let Err(error) = boot(workspace, kernel, &image, tally) {
+                tally.fail(format!("vm {kernel}: {error:#}"));
+            }
         }
-    };
+        Err(error) => tally.skip(format!("vm {kernel}: the kernel cannot be had: {error:#}")),
+    }
+}
+
+fn boot(workspace: &Workspace, kernel: Kernel, image: &Image, tally: &mut Tally) -> Result<()> {
     let cases = cases(workspace)?;
     let initramfs = directory(workspace).join("initramfs.cpio");
     initramfs::write(&initramfs, &contents(workspace, &cases)?)?;

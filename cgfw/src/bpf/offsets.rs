@@ -1,0 +1,130 @@
+/*!
+The [`Offsets`] of the running kernel, from a cache if there is one.
+
+sysfs hands the kernel's BTF out in pages, 1,300 reads for a few numbers that do not
+change until the next boot. So they are kept in /run, where only root can write.
+*/
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use cgfw_common::Offsets;
+use nix::unistd::geteuid;
+
+use super::btf;
+
+/// The kernel's own description of its types.
+pub(super) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+const CACHE_DIRECTORY: &str = "/run/cgfw";
+const CACHE: &str = "/run/cgfw/offsets";
+/// Different after each boot, and so for each kernel that runs.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The offsets, or `None` where the kernel does not describe itself.
+pub(super) fn read() -> Option<Offsets> {
+    let boot = fs::read_to_string(BOOT_ID).ok()?;
+    if let Some(offsets) = read_cache(Path::new(CACHE), boot.trim()) {
+        return Some(offsets);
+    }
+    let offsets = btf::offsets(&fs::read(VMLINUX_BTF).ok()?)?;
+    if let Err(error) = write_cache(&render(boot.trim(), &offsets)) {
+        tracing::debug!("cannot write {CACHE}, so that every start reads {VMLINUX_BTF}: {error}");
+    }
+    Some(offsets)
+}
+
+/// A cache that anyone else could have written is not believed.
+fn read_cache(path: &Path, boot: &str) -> Option<Offsets> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let is_ours = metadata.uid() == 0 || metadata.uid() == geteuid().as_raw();
+    if !metadata.is_file() || !is_ours || metadata.mode() & 0o022 != 0 {
+        return None;
+    }
+    parse(&fs::read_to_string(path).ok()?, boot)
+}
+
+/// Written beside and renamed: a reader sees all or nothing.
+fn write_cache(text: &str) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(CACHE_DIRECTORY) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let beside = format!("{CACHE}.{}", std::process::id());
+    let mut file = fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&beside)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    fs::rename(&beside, CACHE)
+}
+
+fn render(boot: &str, offsets: &Offsets) -> String {
+    let numbers = fields(offsets).map(|number| number.to_string());
+    format!("{boot} {}\n", numbers.join(" "))
+}
+
+fn parse(text: &str, boot: &str) -> Option<Offsets> {
+    let mut words = text.split_ascii_whitespace();
+    if words.next()? != boot {
+        return None;
+    }
+    let mut next = || words.next()?.parse().ok();
+    let offsets = Offsets {
+        task_pid: next()?,
+        task_real_parent: next()?,
+        task_start_boottime: next()?,
+        task_mm: next()?,
+        task_cred: next()?,
+        task_comm: next()?,
+        cred_uid: next()?,
+        mm_arg_start: next()?,
+    };
+    words.next().is_none().then_some(offsets)
+}
+
+/// In the order of [`parse`].
+fn fields(offsets: &Offsets) -> [u32; 8] {
+    [
+        offsets.task_pid,
+        offsets.task_real_parent,
+        offsets.task_start_boottime,
+        offsets.task_mm,
+        offsets.task_cred,
+        offsets.task_comm,
+        offsets.cred_uid,
+        offsets.mm_arg_start,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFSETS: Offsets = Offsets {
+        task_pid: 1,
+        task_real_parent: 2,
+        task_start_boottime: 3,
+        task_mm: 4,
+        task_cred: 5,
+        task_comm: 6,
+        cred_uid: 7,
+        mm_arg_start: 8,
+    };
+
+    #[test]
+    fn a_cache_is_read_as_it_was_written() {
+        assert_eq!(parse(&render("boot", &OFFSETS), "boot"), Some(OFFSETS));
+    }
+
+    #[test]
+    fn another_boot_or_a_damaged_cache_counts_for_nothing() {
+        let text = render("boot", &OFFSETS);
+        assert_eq!(parse(&text, "later"), None);
+        assert_eq!(parse(&text[..text.len() - 3], "boot"), None);
+        assert_eq!(parse(&format!("{text} 9"), "boot"), None);
+        assert_eq!(parse("", "boot"), None);
+    }
+}

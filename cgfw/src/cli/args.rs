@@ -1,0 +1,299 @@
+//! The arguments as clap knows them, with their help.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{
+    BoolishValueParser, NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser,
+};
+use clap::{Args, Parser, Subcommand, value_parser};
+
+use super::{Color, Survivors};
+use crate::policy::{Action, DirectIp, OnBlock};
+
+/// Run a command in a filtered cgroup: block domains, see who asked for what.
+///
+/// Every option can also be given as an environment variable, CGFW_BLOCK for --block and
+/// so on; an argument prevails.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cgfw",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = false
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) subcommand: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Subcommands {
+    Run(Box<RunArgs>),
+}
+
+/// Run a command behind the filter
+///
+/// Everything that the command starts is behind it too, and nothing else on the host is.
+/// A PATTERN is a domain, an address or a CIDR, with a port or a range of ports and a
+/// protocol if it is to be limited: PATTERN[:PORT[-PORT]][/tcp|/udp].
+///
+///   github.com             the name and everything below it
+///   =github.com            that name only
+///   *.github.com           everything below it, not the name itself
+///   10.0.0.0/8:22/tcp      SSH to these addresses
+///   [2001:db8::/32]:443    an IPv6 network needs brackets before a port
+///
+/// The longest match wins; on a tie, block does.
+///
+/// The exit code is that of the command, 128 and the signal if one ended it, 124 on
+/// --timeout, 125 if cgfw failed, 126 if the command cannot be executed, 127 if it cannot
+/// be found.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "cgfw run [OPTIONS] -- COMMAND [ARG]...",
+    verbatim_doc_comment
+)]
+pub(super) struct RunArgs {
+    /// Block what matches
+    ///
+    /// Can be repeated, and takes lists with commas. Not blocking is the default, unless
+    /// there is an --allow.
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "CGFW_BLOCK",
+        visible_alias = "block-list",
+        value_delimiter = ','
+    )]
+    pub(super) block: Vec<OsString>,
+
+    /// Allow what matches
+    ///
+    /// Can be repeated, and takes lists with commas. Unless it is an exception to a
+    /// --block, everything else is blocked then; --default allow prevents that.
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "CGFW_ALLOW",
+        visible_alias = "allow-list",
+        value_delimiter = ','
+    )]
+    pub(super) allow: Vec<OsString>,
+
+    /// Say what happens to names that no rule matches
+    ///
+    /// By default they are blocked if there is an --allow that is not merely an exception
+    /// to a --block, and allowed otherwise.
+    #[arg(long, value_name = "VERDICT", env = "CGFW_DEFAULT", value_parser = parse_action())]
+    pub(super) default: Option<Action>,
+
+    /// Say what happens to addresses that no permitted name led to
+    ///
+    /// private allows RFC 1918, 100.64/10, link-local, unique local and on-link ones. By
+    /// default it is as --default says.
+    #[arg(
+        long,
+        value_name = "VERDICT",
+        env = "CGFW_DIRECT_IP",
+        value_parser = parse_direct_ip(),
+        hide_short_help = true
+    )]
+    pub(super) direct_ip: Option<DirectIp>,
+
+    /// Refuse nothing, report what would have been blocked
+    ///
+    /// The opposite, enforcing, is the default.
+    #[arg(long, env = "CGFW_AUDIT", value_parser = BoolishValueParser::new())]
+    pub(super) audit: bool,
+
+    /// Choose how a block looks to the command
+    ///
+    /// nxdomain: the name does not exist. refuse: connecting fails at once with
+    /// ECONNREFUSED. drop: packets vanish, as in an outage, so that a tool which would
+    /// hang shows it.
+    #[arg(
+        long,
+        value_name = "HOW",
+        env = "CGFW_ON_BLOCK",
+        default_value = "nxdomain",
+        value_parser = parse_on_block()
+    )]
+    pub(super) on_block: OnBlock,
+
+    /// Ask these DNS servers
+    ///
+    /// Can be repeated, and takes lists with commas. By default those in resolv.conf are
+    /// asked, or, if names are allowed by default, the server that the command asks.
+    #[arg(
+        long,
+        value_name = "IP[:PORT]",
+        env = "CGFW_UPSTREAM_DNS",
+        value_delimiter = ',',
+        value_parser = parse_server,
+        hide_short_help = true
+    )]
+    pub(super) upstream_dns: Vec<SocketAddr>,
+
+    /// Fail if anything was blocked
+    ///
+    /// Exit with CODE, 120 if there is none, where the command succeeded. By default the
+    /// exit code is the command's whatever was blocked.
+    #[arg(
+        long,
+        value_name = "CODE",
+        env = "CGFW_FAIL_ON_BLOCK",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "120",
+        value_parser = value_parser!(u8).range(1..)
+    )]
+    pub(super) fail_on_block: Option<u8>,
+
+    /// Write what happens to FILE, as JSON lines
+    ///
+    /// Every name, connection and refusal, each with its process. By default there is no
+    /// such file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CGFW_AUDIT_LOG",
+        visible_alias = "log-file",
+        value_parser = NonEmptyStringValueParser::new().map(PathBuf::from)
+    )]
+    pub(super) audit_log: Option<PathBuf>,
+
+    /// Run the command as user NAME
+    ///
+    /// By default it runs as whoever called sudo, or else as the caller.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "CGFW_USER",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub(super) user: Option<String>,
+
+    /// Run the command as root although sudo was used
+    ///
+    /// By default it runs as whoever called sudo.
+    #[arg(
+        long,
+        env = "CGFW_KEEP_ROOT",
+        value_parser = BoolishValueParser::new(),
+        hide_short_help = true
+    )]
+    pub(super) keep_root: bool,
+
+    /// Keep the command from gaining privileges
+    ///
+    /// sudo and other setuid programs do not work inside then. By default they do, and
+    /// the filter holds for what they start.
+    #[arg(
+        long,
+        env = "CGFW_NO_NEW_PRIVS",
+        value_parser = BoolishValueParser::new(),
+        hide_short_help = true
+    )]
+    pub(super) no_new_privs: bool,
+
+    /// End the run after TIME
+    ///
+    /// As in 30s, 5m or 1h 30m; a plain number means seconds. By default a run takes as
+    /// long as it takes.
+    #[arg(long, value_name = "TIME", env = "CGFW_TIMEOUT", value_parser = parse_time)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Choose what happens to processes that outlive the command
+    #[arg(
+        long,
+        value_name = "FATE",
+        env = "CGFW_SURVIVORS",
+        value_enum,
+        default_value_t = Survivors::Kill,
+        hide_short_help = true
+    )]
+    pub(super) survivors: Survivors,
+
+    /// Choose when stderr is coloured
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "CGFW_COLOR",
+        value_enum,
+        default_value_t = Color::Auto,
+        hide_short_help = true
+    )]
+    pub(super) color: Color,
+
+    /// Say more on stderr; repeat it for still more
+    ///
+    /// Once: what is allowed, too. By default only refusals and the summary are said.
+    #[arg(short, long, env = "CGFW_VERBOSE", action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+
+    /// Say nothing on stderr but errors
+    ///
+    /// Neither refusals nor the summary, which are said by default.
+    #[arg(short, long, env = "CGFW_QUIET", value_parser = BoolishValueParser::new())]
+    pub(super) quiet: bool,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(super) command: Vec<OsString>,
+}
+
+fn parse_action() -> impl TypedValueParser<Value = Action> {
+    PossibleValuesParser::new(["allow", "block"]).map(|text| match text.as_str() {
+        "allow" => Action::Allow,
+        _ => Action::Block,
+    })
+}
+
+fn parse_direct_ip() -> impl TypedValueParser<Value = DirectIp> {
+    PossibleValuesParser::new(["allow", "private", "block"]).map(|text| match text.as_str() {
+        "allow" => DirectIp::Allow,
+        "private" => DirectIp::Private,
+        _ => DirectIp::Block,
+    })
+}
+
+fn parse_on_block() -> impl TypedValueParser<Value = OnBlock> {
+    PossibleValuesParser::new(["nxdomain", "refuse", "drop"]).map(|text| match text.as_str() {
+        "refuse" => OnBlock::Refuse,
+        "drop" => OnBlock::Drop,
+        _ => OnBlock::NxDomain,
+    })
+}
+
+/// A DNS server: an address, or an address and a port.
+fn parse_server(text: &str) -> Result<SocketAddr, String> {
+    const DNS: u16 = 53;
+    let text = text.trim();
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, DNS));
+    }
+    text.parse()
+        .ok()
+        .filter(|server: &SocketAddr| server.port() != 0)
+        .ok_or_else(|| {
+            "not an address; write 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353".to_owned()
+        })
+}
+
+/// A time as people write it, or a number of seconds.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let time = match text.parse::<u64>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_not_plain) => humantime::parse_duration(text).ok(),
+    };
+    time.filter(|time| !time.is_zero())
+        .ok_or_else(|| "not a time; write 30s, 5m, 1h 30m, or a number of seconds".to_owned())
+}

@@ -1,0 +1,232 @@
+/*!
+What is told: a line for each refusal and a summary on stderr, and the audit log.
+
+Writing never blocks the run and never fails it: what cannot be written is counted, said
+once, and counted in the summary.
+*/
+
+mod audit;
+mod escape;
+mod outlet;
+mod text;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use self::outlet::Outlet;
+use crate::event::{Outcome, Verdict};
+use crate::ledger::{Observation, Totals};
+use crate::policy::{Action, Policy};
+
+/// How long the end of a run waits for a disk or a reader that is slow.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How much is said on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Errors of cgfw itself.
+    Quiet,
+    /// Refusals and the summary as well.
+    Normal,
+    /// What is allowed as well.
+    Verbose,
+}
+
+/// How text looks on stderr.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    pub color: bool,
+    /// Columns that the summary is cut to; `None` if it is not a terminal.
+    pub width: Option<usize>,
+}
+
+/// What is known when a run starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'r> {
+    pub time: SystemTime,
+    pub policy: &'r Policy,
+    /// The rules as they were written, with where.
+    pub rules: &'r [String],
+    /// Nothing is refused (`--audit`).
+    pub audit: bool,
+    /// The user that the command runs as.
+    pub uid: u32,
+    pub command: &'r [Vec<u8>],
+    pub cwd: Option<&'r Path>,
+}
+
+/// What is known when a run has ended.
+#[derive(Clone, Debug)]
+pub struct End<'r> {
+    pub time: SystemTime,
+    pub command: &'r [Vec<u8>],
+    pub outcome: Outcome,
+    pub exit_code: u8,
+    pub elapsed: Duration,
+    /// Processes that outlived the command.
+    pub survivors: Vec<Survivor>,
+    /// Whether they were let go (`--survivors release`) and not ended.
+    pub released: bool,
+    /// What else keeps the report from being complete, each a clause such as `http_proxy
+    /// is set: names behind it cannot be seen`.
+    pub caveats: Vec<String>,
+}
+
+/// A process that outlived the command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    pub pid: u32,
+    pub comm: Vec<u8>,
+    pub argv: Vec<Vec<u8>>,
+}
+
+/// Lines that could not be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    pub stderr: u64,
+    pub audit_log: u64,
+}
+
+/// Tells of a run.
+#[derive(Debug)]
+pub struct Report {
+    run: String,
+    default: Action,
+    verbosity: Verbosity,
+    style: Style,
+    stderr: Outlet,
+    audit_log: Option<Outlet>,
+    said_that_lines_are_lost: bool,
+}
+
+impl Report {
+    /// `run` identifies the run in the audit log, `default` is the verdict where no rule
+    /// speaks.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started.
+    pub fn new(
+        run: String,
+        default: Action,
+        verbosity: Verbosity,
+        style: Style,
+        stderr: impl Write + Send + 'static,
+        audit_log: Option<impl Write + Send + 'static>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            run,
+            default,
+            verbosity,
+            style,
+            stderr: Outlet::new("cgfw-stderr", stderr)?,
+            audit_log: audit_log
+                .map(|file| Outlet::new("cgfw-audit", file))
+                .transpose()?,
+            said_that_lines_are_lost: false,
+        })
+    }
+
+    /// The run starts: the first line of the audit log.
+    pub fn start(&mut self, start: &Start<'_>) {
+        self.audit(|run| audit::run_start(run, start));
+    }
+
+    /// Tell of an observation, if it is news and wanted.
+    pub fn observe(&mut self, observation: &Observation) {
+        self.audit(|run| audit::entry(run, observation));
+        let from = match observation.verdict {
+            Verdict::Allowed => Verbosity::Verbose,
+            Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
+        };
+        if observation.first && self.verbosity >= from {
+            let line = text::line(observation, self.default, self.style);
+            self.stderr.write(line.into_bytes());
+        }
+    }
+
+    /// So many observations were lost between the kernel and the ledger.
+    pub fn lost(&mut self, time: SystemTime, count: u64) {
+        self.audit(|run| audit::loss(run, time, count));
+        self.warn(&format!(
+            "{count} observations were lost; enforcement is not affected, the report is incomplete"
+        ));
+    }
+
+    /// Say something that is not an error, unless that is not wanted.
+    pub fn warn(&mut self, message: &str) {
+        if self.verbosity >= Verbosity::Normal {
+            self.say(message);
+        }
+    }
+
+    /// Say something however little is wanted.
+    pub fn error(&mut self, message: &str) {
+        self.say(message);
+    }
+
+    /// The run has ended: the last line of the audit log and the summary. Waits for both
+    /// to be written, but not for ever.
+    pub fn end(mut self, end: &End<'_>, totals: &Totals) -> Losses {
+        let lines_lost = self.audit_log.as_ref().map_or(0, Outlet::lost);
+        self.audit(|run| audit::run_end(run, end, totals, lines_lost));
+        let mut losses = Losses::default();
+        if let Some(log) = self.audit_log.take() {
+            let closed = log.close(GRACE);
+            losses.audit_log = closed.lost;
+            if closed.lost > 0 {
+                self.say_that_lines_are_lost(closed.error);
+            }
+        }
+        if self.verbosity >= Verbosity::Normal {
+            let summary = text::summary(end, totals, losses.audit_log, self.style);
+            self.stderr.write(summary.into_bytes());
+        }
+        losses.stderr = self.stderr.close(GRACE).lost;
+        losses
+    }
+
+    fn audit(&mut self, line: impl FnOnce(&str) -> Vec<u8>) {
+        let Some(log) = &self.audit_log else {
+            return;
+        };
+        log.write(line(&self.run));
+        let error = log.take_error();
+        if error.is_some() || log.lost() > 0 {
+            self.say_that_lines_are_lost(error);
+        }
+    }
+
+    fn say_that_lines_are_lost(&mut self, error: Option<io::Error>) {
+        if std::mem::replace(&mut self.said_that_lines_are_lost, true) {
+            return;
+        }
+        let reason = error.map_or("it is too slow".to_owned(), |error| error.to_string());
+        self.say(&format!(
+            "cannot write to the audit log: {reason}; the run goes on, lost lines are counted"
+        ));
+    }
+
+    fn say(&mut self, message: &str) {
+        let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
+        self.stderr.write(line.into_bytes());
+    }
+}
+
+/// The name of an IANA protocol number, or the number.
+fn proto(number: u8) -> String {
+    let name = match i32::from(number) {
+        libc::IPPROTO_TCP => "tcp",
+        libc::IPPROTO_UDP => "udp",
+        libc::IPPROTO_ICMP => "icmp",
+        libc::IPPROTO_ICMPV6 => "icmpv6",
+        libc::IPPROTO_UDPLITE => "udplite",
+        libc::IPPROTO_SCTP => "sctp",
+        _ => return number.to_string(),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,588 @@
+//! Golden lines: what is told of a small run, to the letter.
+
+use std::sync::Arc;
+
+use super::outlet::tests::Shared;
+use super::*;
+use crate::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey};
+use crate::ledger::Ledger;
+use crate::policy::{Domain, Rule, Transport};
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000 + seconds, 123_456_789)
+}
+
+fn rule(flag: &str, pattern: &str) -> Rule {
+    let action = match flag {
+        "--block" => Action::Block,
+        _ => Action::Allow,
+    };
+    Rule::parse(pattern, action, format!("{flag} {pattern}")).unwrap()
+}
+
+fn policy(rules: &[(&str, &str)]) -> Arc<Policy> {
+    let rules = rules.iter().map(|(flag, pattern)| rule(flag, pattern));
+    Arc::new(Policy::new(rules.collect(), None, None, Vec::new()))
+}
+
+fn words(command: &str) -> Vec<Vec<u8>> {
+    command.split(' ').map(Into::into).collect()
+}
+
+fn process(pid: u32, command: &str) -> Process {
+    Process {
+        pid,
+        tid: pid,
+        ppid: 1,
+        uid: 1000,
+        started: 1,
+        comm: b"comm".to_vec(),
+        argv: words(command),
+        truncated: false,
+    }
+}
+
+/// A run that is observed, and what is told of it.
+struct Run {
+    policy: Arc<Policy>,
+    ledger: Ledger,
+    report: Report,
+    stderr: Shared,
+    audit_log: Shared,
+    audit: bool,
+    next_id: u16,
+}
+
+impl Run {
+    fn new(policy: &Arc<Policy>, verbosity: Verbosity, style: Style) -> Self {
+        Self::with_sinks(
+            policy,
+            verbosity,
+            style,
+            Shared::default(),
+            Shared::default(),
+        )
+    }
+
+    fn plain(policy: &Arc<Policy>) -> Self {
+        Self::new(policy, Verbosity::Normal, Style::default())
+    }
+
+    fn with_sinks(
+        policy: &Arc<Policy>,
+        verbosity: Verbosity,
+        style: Style,
+        stderr: Shared,
+        audit_log: Shared,
+    ) -> Self {
+        let report = Report::new(
+            "r1".to_owned(),
+            policy.default_action(),
+            verbosity,
+            style,
+            stderr.clone(),
+            Some(audit_log.clone()),
+        );
+        Self {
+            policy: Arc::clone(policy),
+            ledger: Ledger::new(Arc::clone(policy)),
+            report: report.unwrap(),
+            stderr,
+            audit_log,
+            audit: false,
+            next_id: 0,
+        }
+    }
+
+    fn record(&mut self, fact: Fact) {
+        for observation in self.ledger.record(Event { time: at(1), fact }) {
+            self.report.observe(&observation);
+        }
+    }
+
+    fn verdict(&self, blocked: bool) -> Verdict {
+        match (blocked, self.audit) {
+            (false, _) => Verdict::Allowed,
+            (true, false) => Verdict::Blocked,
+            (true, true) => Verdict::WouldBlock,
+        }
+    }
+
+    fn look_up(&mut self, asker: Option<Process>, name: &str, aliases: &[&str], answers: &[&str]) {
+        let parse = |name: &&str| Domain::parse(name).unwrap();
+        self.next_id += 1;
+        let key = QueryKey {
+            transport: Transport::Udp,
+            ipv6: false,
+            port: 40000,
+            id: self.next_id,
+        };
+        let chain: Vec<Domain> = aliases.iter().map(parse).collect();
+        let judgement = self.policy.name(&parse(&name), &chain);
+        let blocked = judgement.is_blocked();
+        if let Some(process) = asker {
+            self.record(Fact::Asked { key, process });
+        }
+        self.record(Fact::Query(Query {
+            key,
+            qname: parse(&name),
+            qtype: "A".to_owned(),
+            verdict: self.verdict(blocked),
+            rule: judgement.rule,
+            matched: judgement.matched,
+            cname_chain: chain,
+            rcode: if blocked { "NXDOMAIN" } else { "NOERROR" }.to_owned(),
+            answers: answers.iter().map(|a| a.parse().unwrap()).collect(),
+            upstream: (!blocked).then(|| "192.0.2.53:53".parse().unwrap()),
+            latency: Duration::from_micros(1234),
+        }));
+    }
+
+    fn connect(&mut self, process: Process, layer: Layer, to: &str, protocol: u8, blocked: bool) {
+        let verdict = self.verdict(blocked);
+        self.record(Fact::Contact(Contact {
+            process,
+            layer,
+            destination: to.parse().unwrap(),
+            protocol,
+            verdict,
+        }));
+    }
+
+    /// End the run; what was written to stderr and to the audit log.
+    fn end(mut self, change: impl FnOnce(&mut End<'_>)) -> (String, String, Losses) {
+        for observation in self.ledger.finish() {
+            self.report.observe(&observation);
+        }
+        let command = words("./deploy.sh --fast");
+        let mut end = End {
+            time: at(2),
+            command: &command,
+            outcome: Outcome::Exited(0),
+            exit_code: 0,
+            elapsed: Duration::from_millis(2499),
+            survivors: Vec::new(),
+            released: false,
+            caveats: Vec::new(),
+        };
+        change(&mut end);
+        let losses = self.report.end(&end, self.ledger.totals());
+        (self.stderr.text(), self.audit_log.text(), losses)
+    }
+}
+
+#[track_caller]
+fn check(found: &str, expected: &str) {
+    assert!(found == expected, "found:\n{found}\nexpected:\n{expected}");
+}
+
+#[test]
+fn a_refused_question_is_told_as_the_design_says() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    run.look_up(
+        Some(process(266_767, "curl github.com")),
+        "github.com",
+        &[],
+        &[],
+    );
+    let (stderr, ..) = run.end(|_| ());
+    let line = stderr.lines().next().unwrap();
+    assert_eq!(
+        line,
+        "WARN DNS BLOCKED reason=FromDNSRequest blocked=true blockedAt=dns domain=github.com. \
+         pid=266767 cmd=\"curl github.com\" firewallMethod=blocklist \
+         rule=\"--block github.com\" qtype=A"
+    );
+}
+
+#[test]
+fn a_refused_contact_is_told_with_its_name_and_address() {
+    let mut run = Run::plain(&policy(&[
+        ("--block", "github.com:22"),
+        ("--block", "10.0.0.0/8"),
+    ]));
+    let git = || process(5, "git fetch");
+    run.look_up(
+        Some(git()),
+        "github.com",
+        &[],
+        &["192.0.2.1", "2001:db8::1"],
+    );
+    run.look_up(Some(git()), "mirror.example", &[], &["192.0.2.1"]);
+    run.connect(git(), Layer::Connect, "192.0.2.1:22", 6, true);
+    run.connect(git(), Layer::Packet, "[2001:db8::1]:22", 17, true);
+    run.connect(process(0, "?"), Layer::Packet, "10.1.1.1:0", 1, true);
+    let (stderr, ..) = run.end(|_| ());
+    let lines: Vec<&str> = stderr.lines().take(3).collect();
+    assert_eq!(
+        lines,
+        [
+            "WARN CONNECT BLOCKED reason=FromConnect blocked=true blockedAt=connect \
+             domain=github.com. pid=5 cmd=\"git fetch\" firewallMethod=blocklist \
+             rule=\"--block github.com:22\" ip=192.0.2.1 port=22 proto=tcp \
+             also=mirror.example.",
+            "WARN PACKET BLOCKED reason=FromPacket blocked=true blockedAt=packet \
+             domain=github.com. pid=5 cmd=\"git fetch\" firewallMethod=blocklist \
+             rule=\"--block github.com:22\" ip=2001:db8::1 port=22 proto=udp",
+            "WARN PACKET BLOCKED reason=FromPacket blocked=true blockedAt=packet \
+             pid=? cmd=\"?\" firewallMethod=blocklist \
+             rule=\"--block 10.0.0.0/8\" ip=10.1.1.1 port=0 proto=icmp",
+        ]
+    );
+}
+
+#[test]
+fn an_allow_list_is_named_and_an_alias_explained() {
+    let rules = policy(&[("--allow", "my.example"), ("--block", "cdn.example")]);
+    let mut run = Run::plain(&rules);
+    run.look_up(Some(process(5, "x")), "my.example", &["a.cdn.example"], &[]);
+    run.look_up(Some(process(5, "x")), "other.example", &[], &[]);
+    let (stderr, ..) = run.end(|_| ());
+    let lines: Vec<&str> = stderr.lines().take(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "WARN DNS BLOCKED reason=FromDNSRequest blocked=true blockedAt=dns \
+             domain=my.example. pid=5 cmd=\"x\" firewallMethod=allowlist \
+             rule=\"--block cdn.example\" matched=a.cdn.example. qtype=A",
+            "WARN DNS BLOCKED reason=FromDNSRequest blocked=true blockedAt=dns \
+             domain=other.example. pid=5 cmd=\"x\" firewallMethod=allowlist qtype=A",
+        ]
+    );
+}
+
+#[test]
+fn in_audit_mode_a_line_says_what_would_have_been() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    run.audit = true;
+    run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
+    let (stderr, audit_log, _) = run.end(|_| ());
+    let line = stderr.lines().next().unwrap();
+    assert!(
+        line.starts_with("WARN DNS WOULD-BLOCK reason=FromDNSRequest blocked=false blockedAt=dns"),
+        "{line}"
+    );
+    assert!(audit_log.contains(r#""verdict":"would_block""#));
+    assert!(stderr.contains("not clean: 1 target would be blocked\n"));
+}
+
+#[test]
+fn a_refusal_is_told_once_and_logged_each_time() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    for _ in 0..3 {
+        run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
+    }
+    let (stderr, audit_log, _) = run.end(|_| ());
+    assert_eq!(stderr.matches("WARN DNS BLOCKED").count(), 1);
+    assert_eq!(audit_log.matches(r#""event":"dns""#).count(), 3);
+}
+
+#[test]
+fn how_much_is_told_is_up_to_the_user() {
+    for (verbosity, lines, summaries) in [
+        (Verbosity::Quiet, 0, 0),
+        (Verbosity::Normal, 1, 1),
+        (Verbosity::Verbose, 2, 1),
+    ] {
+        let policy = policy(&[("--block", "github.com")]);
+        let mut run = Run::new(&policy, verbosity, Style::default());
+        run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
+        run.look_up(Some(process(5, "curl")), "a.example", &[], &[]);
+        run.report.warn("some warning");
+        run.report.error("some error");
+        let (stderr, audit_log, _) = run.end(|_| ());
+        assert_eq!(stderr.matches(" DNS ").count(), lines, "{verbosity:?}");
+        assert_eq!(stderr.matches("not clean").count(), summaries);
+        assert_eq!(stderr.matches("cgfw: some warning\n").count(), summaries);
+        assert_eq!(stderr.matches("cgfw: some error\n").count(), 1);
+        assert_eq!(audit_log.lines().count(), 3, "the log is complete");
+        if verbosity == Verbosity::Verbose {
+            assert!(stderr.contains(
+                "INFO DNS ALLOWED reason=FromDNSRequest blocked=false blockedAt=dns \
+                 domain=a.example. pid=5"
+            ));
+        }
+    }
+}
+
+#[test]
+fn hostile_command_lines_and_names_stay_on_their_line() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let hostile = process(5, "sh\u{202e} \"\n\x1b]0;x\x07WARN");
+    let name = r"a\010\027b.github.com";
+    run.look_up(Some(hostile), name, &[], &[]);
+    let (stderr, audit_log, _) = run.end(|_| ());
+    let is_plain = |c: char| c == '\n' || (' '..='~').contains(&c);
+    assert!(stderr.chars().all(is_plain), "{stderr}");
+    assert!(audit_log.chars().all(is_plain), "{audit_log}");
+    let line = stderr.lines().next().unwrap();
+    let cmd = r#"cmd="'sh\u{202e}' '\"\n\u{1b}]0;x\u{7}WARN'" firewallMethod"#;
+    assert!(line.contains(cmd), "{line}");
+    assert!(line.contains(r"domain=a\010\027b.github.com. "), "{line}");
+}
+
+#[expect(clippy::too_many_lines, reason = "one golden text")]
+#[test]
+fn the_summary_puts_survivors_first_then_what_was_blocked() {
+    let rules = [("--block", "github.com"), ("--block", "cdn.example")];
+    let mut run = Run::plain(&policy(&rules));
+    let curl = || process(5, "curl -sSf https://github.com/install");
+    run.look_up(Some(curl()), "github.com", &[], &[]);
+    run.look_up(Some(curl()), "github.com", &[], &[]);
+    run.look_up(Some(process(6, "git fetch")), "github.com", &[], &[]);
+    run.look_up(Some(curl()), "my.example", &["a.cdn.example"], &[]);
+    let apt = || process(7, "apt-get update");
+    run.look_up(Some(apt()), "deb.example", &[], &["192.0.2.1"]);
+    run.connect(apt(), Layer::Connect, "192.0.2.1:80", 6, false);
+    run.look_up(None, "late.example", &[], &[]);
+    run.connect(
+        process(8, "./tool"),
+        Layer::Connect,
+        "203.0.113.7:443",
+        6,
+        false,
+    );
+    run.connect(
+        process(8, "psql"),
+        Layer::Connect,
+        "10.0.0.5:5432",
+        6,
+        false,
+    );
+    run.connect(
+        process(8, "psql"),
+        Layer::Connect,
+        "127.0.0.1:5432",
+        6,
+        false,
+    );
+    run.record(Fact::Lost(3));
+    let survivors = vec![Survivor {
+        pid: 4711,
+        comm: b"sleep".to_vec(),
+        argv: words("sleep 1000"),
+    }];
+    let caveats = vec!["http_proxy is set: names behind it cannot be seen".to_owned()];
+    let (stderr, ..) = run.end(|end| {
+        end.outcome = Outcome::Exited(1);
+        end.survivors = survivors;
+        end.caveats = caveats;
+    });
+    let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
+    check(
+        summary,
+        "\
+cgfw: ./deploy.sh --fast exited with status 1 after 2.4 s
+  outlived the command and were ended (1)
+    4711  sleep 1000
+  blocked (2)
+    github.com  3 lookups  curl -sSf https://github.com/install
+                           git fetch
+                           (--block github.com)
+    my.example  1 lookup   curl -sSf https://github.com/install
+                           (--block cdn.example, because of a.cdn.example)
+  allowed (3)
+    deb.example        1 lookup, 1 contact  apt-get update
+    late.example       1 lookup             unknown process
+    10.0.0.5:5432/tcp  1 contact            psql
+  not judged by name (1)
+    203.0.113.7:443/tcp  1 contact  ./tool
+not clean: 2 targets were blocked, 1 contact was not judged by name, \
+3 observations were lost, http_proxy is set: names behind it cannot be seen
+",
+    );
+}
+
+#[test]
+fn a_clean_run_is_called_clean() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    run.look_up(Some(process(7, "apt-get update")), "deb.example", &[], &[]);
+    let (stderr, _, losses) = run.end(|end| end.elapsed = Duration::from_secs(62));
+    check(
+        &stderr,
+        "\
+cgfw: ./deploy.sh --fast succeeded after 1 min 02 s
+  allowed (1)
+    deb.example  1 lookup  apt-get update
+clean: nothing was blocked, and every contact was judged
+",
+    );
+    assert_eq!(losses, Losses::default());
+}
+
+#[test]
+fn the_summary_says_in_words_how_the_run_ended() {
+    for (outcome, seconds, words) in [
+        (Outcome::Killed(9), 0, "was ended by SIGKILL after 0 ms"),
+        (
+            Outcome::Killed(64),
+            59,
+            "was ended by signal 64 after 59.0 s",
+        ),
+        (
+            Outcome::TimedOut,
+            3600,
+            "ran into its timeout after 1 h 00 min",
+        ),
+        (
+            Outcome::Failed,
+            1,
+            "was ended because cgfw failed after 1.0 s",
+        ),
+    ] {
+        let run = Run::plain(&policy(&[]));
+        let (stderr, ..) = run.end(|end| {
+            end.outcome = outcome;
+            end.elapsed = Duration::from_secs(seconds);
+        });
+        check(
+            &stderr,
+            &format!(
+                "cgfw: ./deploy.sh --fast {words}\n  nothing was contacted\n\
+                 clean: nothing was blocked, and every contact was judged\n"
+            ),
+        );
+    }
+}
+
+#[test]
+fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
+    let survivors = vec![Survivor {
+        pid: 4711,
+        comm: b"sleep".to_vec(),
+        argv: Vec::new(),
+    }];
+    let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
+        end.survivors = survivors;
+        end.released = true;
+    });
+    assert!(
+        stderr.contains("  outlived the command and go on UNFILTERED (1)\n    4711  [sleep]\n")
+    );
+    assert!(stderr.ends_with("not clean: 1 process goes on unfiltered\n"));
+}
+
+#[test]
+fn rows_fit_the_terminal_and_are_coloured_there_only() {
+    let policy = policy(&[("--block", "github.com")]);
+    let style = Style {
+        color: true,
+        width: Some(40),
+    };
+    let mut run = Run::new(&policy, Verbosity::Normal, style);
+    let command = "curl https://github.com/some/long/path";
+    run.look_up(Some(process(5, command)), "github.com", &[], &[]);
+    let (stderr, audit_log, _) = run.end(|_| ());
+    assert!(stderr.starts_with("WARN DNS \x1b[31mBLOCKED\x1b[0m reason="));
+    assert!(stderr.contains("\n    github.com  1 lookup  curl https://…\n"));
+    assert!(!audit_log.contains('\x1b'));
+}
+
+#[test]
+fn the_audit_log_has_the_fields_of_the_design() {
+    let rules = [("--block", "github.com:22"), ("--block", "cdn.example")];
+    let policy = policy(&rules);
+    let mut run = Run::plain(&policy);
+    let written: Vec<String> = rules.iter().map(|(a, b)| format!("{a} {b}")).collect();
+    run.report.start(&Start {
+        time: at(0),
+        policy: &policy,
+        rules: &written,
+        audit: false,
+        uid: 1000,
+        command: &words("./deploy.sh --fast"),
+        cwd: Some(Path::new("/srv")),
+    });
+    run.look_up(
+        Some(process(5, "git fetch")),
+        "github.com",
+        &["lb.example"],
+        &["192.0.2.1"],
+    );
+    run.look_up(None, "my.example", &["a.cdn.example"], &[]);
+    run.connect(
+        process(5, "git fetch"),
+        Layer::Connect,
+        "192.0.2.1:22",
+        6,
+        true,
+    );
+    run.report.lost(at(1), 3);
+    let (_, audit_log, _) = run.end(|end| {
+        end.outcome = Outcome::Killed(15);
+        end.exit_code = 143;
+    });
+    let head = r#"{"schema":1,"time":"2026-09-21T14:13:2"#;
+    let process = r#""pid":5,"ppid":1,"uid":1000,"comm":"comm","argv":["git","fetch"]"#;
+    let expected = [
+        format!(
+            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv"}}"#
+        ),
+        format!(
+            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"allowed","layer":"dns","qname":"github.com","qtype":"A","cname_chain":["lb.example"],"rcode":"NOERROR","answers":["192.0.2.1"],"upstream":"192.0.2.53:53","latency_us":1234,"reason":"default",{process},"count":1}}"#
+        ),
+        format!(
+            r#"{head}1.123456789Z","run":"r1","event":"connect","verdict":"blocked","layer":"connect","qname":"github.com","dst_ip":"192.0.2.1","dst_port":22,"proto":"tcp","rule":"--block github.com:22","reason":"rule",{process},"count":1}}"#
+        ),
+        format!(r#"{head}1.123456789Z","run":"r1","event":"loss","count":3}}"#),
+        format!(
+            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"blocked","layer":"dns","qname":"my.example","qtype":"A","cname_chain":["a.cdn.example"],"rcode":"NXDOMAIN","latency_us":1234,"rule":"--block cdn.example","reason":"alias","matched":"a.cdn.example","count":1}}"#
+        ),
+        format!(
+            r#"{head}2.123456789Z","run":"r1","event":"run_end","outcome":"killed","signal":15,"exit_code":143,"elapsed_us":2499000,"survivors":0,"lost":0,"lines_lost":0}}"#
+        ),
+    ];
+    check(&audit_log, &(expected.join("\n") + "\n"));
+    for line in audit_log.lines() {
+        serde_json::from_str::<serde_json::Value>(line).expect(line);
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_once_and_counted_and_stops_nothing() {
+    let policy = policy(&[("--block", "github.com")]);
+    let (stderr, audit_log) = (Shared::default(), Shared::with_room(100));
+    let mut run = Run::with_sinks(
+        &policy,
+        Verbosity::Normal,
+        Style::default(),
+        stderr,
+        audit_log,
+    );
+    for pid in 0..10 {
+        run.look_up(Some(process(10 + pid, "curl")), "github.com", &[], &[]);
+    }
+    let (stderr, _, losses) = run.end(|_| ());
+    assert_eq!(stderr.matches("WARN DNS BLOCKED").count(), 10);
+    assert_eq!(
+        stderr
+            .matches("cannot write to the audit log: no storage space")
+            .count(),
+        1
+    );
+    assert_eq!((losses.audit_log, losses.stderr), (11, 0));
+    assert!(
+        stderr.ends_with("1 target was blocked, 11 lines of the audit log were lost\n"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_closed_stderr_stops_nothing_and_costs_the_log_nothing() {
+    let policy = policy(&[("--block", "github.com")]);
+    let (stderr, audit_log) = (Shared::with_room(0), Shared::default());
+    let mut run = Run::with_sinks(
+        &policy,
+        Verbosity::Normal,
+        Style::default(),
+        stderr,
+        audit_log,
+    );
+    run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
+    let (stderr, audit_log, losses) = run.end(|_| ());
+    assert_eq!(stderr, "");
+    assert_eq!(audit_log.lines().count(), 2);
+    assert_eq!(losses.audit_log, 0);
+    // The refusal and the five lines of the summary.
+    assert_eq!(losses.stderr, 6);
+}

@@ -1,0 +1,412 @@
+//! What a person reads: a line for each refusal as it happens, and the summary.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::escape::{Plain, Quoted, command_line, command_of};
+use super::{End, Style, proto};
+use crate::event::{Layer, Outcome, Verdict};
+use crate::ledger::{Act, Observation, Target, Total, Totals};
+use crate::policy::{Action, Domain};
+
+/// Columns of a summary's names at most; longer ones push the rest of their row aside.
+const MAX_NAME_COLUMN: usize = 44;
+
+/// ANSI colours (ECMA-48 SGR).
+#[derive(Clone, Copy)]
+enum Paint {
+    Bold,
+    Red,
+    Green,
+    Yellow,
+}
+
+/// The line for one refusal (or, where they are wanted, permission).
+///
+/// Its first keys, up to `firewallMethod`, and their order are fixed.
+pub(super) fn line(observation: &Observation, default: Action, style: Style) -> String {
+    let (level, verdict, paint) = match observation.verdict {
+        Verdict::Allowed => ("INFO", "ALLOWED", Paint::Green),
+        Verdict::Blocked => ("WARN", "BLOCKED", Paint::Red),
+        Verdict::WouldBlock => ("WARN", "WOULD-BLOCK", Paint::Yellow),
+    };
+    let (layer, reason, place) = match observation.layer {
+        Layer::Dns => ("DNS", "FromDNSRequest", "dns"),
+        Layer::Connect => ("CONNECT", "FromConnect", "connect"),
+        Layer::Packet => ("PACKET", "FromPacket", "packet"),
+    };
+    let mut line = format!("{level} {layer} {}", style.paint(paint, verdict));
+    let blocked = observation.verdict == Verdict::Blocked;
+    let mut key = |key: &str, value: &dyn fmt::Display| {
+        // Writing to a string cannot fail.
+        let _infallible = write!(line, " {key}={value}");
+    };
+    key("reason", &reason);
+    key("blocked", &blocked);
+    key("blockedAt", &place);
+    if let Some(name) = observation.act.name() {
+        key("domain", &Rooted(name));
+    }
+    match &observation.process {
+        Some(process) => key("pid", &process.pid),
+        None => key("pid", &"?"),
+    }
+    let command = command_of(observation.process.as_deref());
+    key("cmd", &Quoted(&command));
+    let method = match default {
+        Action::Allow => "blocklist",
+        Action::Block => "allowlist",
+    };
+    key("firewallMethod", &method);
+    if let Some(rule) = &observation.rule {
+        key("rule", &Quoted(rule.source.as_bytes()));
+    }
+    if let Some(matched) = &observation.matched {
+        key("matched", &Rooted(matched));
+    }
+    match &observation.act {
+        Act::Query(query) => key("qtype", &Plain(query.qtype.as_bytes())),
+        Act::Contact {
+            destination, also, ..
+        } => {
+            key("ip", &destination.ip);
+            key("port", &destination.port);
+            key("proto", &proto(destination.protocol));
+            for name in also {
+                key("also", &Rooted(name));
+            }
+        }
+    }
+    line.push('\n');
+    line
+}
+
+/// The summary, as whole lines.
+pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: Style) -> String {
+    let mut page = Page {
+        text: String::new(),
+        style,
+    };
+    let command = command_line(end.command, b"", false);
+    let heading = format!(
+        "cgfw: {} {} after {}",
+        Plain(&command),
+        ending(end.outcome),
+        Elapsed(end.elapsed)
+    );
+    page.line(&style.paint(Paint::Bold, &style.fit(&heading)));
+    page.survivors(end);
+    let sections = Sections::of(totals);
+    page.section("blocked", Paint::Red, &sections.blocked);
+    page.section("would be blocked", Paint::Yellow, &sections.would_block);
+    page.section("allowed", Paint::Green, &sections.allowed);
+    page.section("not judged by name", Paint::Yellow, &sections.unjudged);
+    if totals.targets().next().is_none() {
+        page.line("  nothing was contacted");
+    }
+    let faults = faults(end, totals, &sections, audit_lost);
+    if faults.is_empty() {
+        let verdict = "clean: nothing was blocked, and every contact was judged";
+        page.line(&style.paint(Paint::Green, verdict));
+    } else {
+        let verdict = format!("not clean: {}", faults.join(", "));
+        page.line(&style.paint(Paint::Yellow, &verdict));
+    }
+    page.text
+}
+
+/// A target's name or address, and what happened to it.
+type Row<'t> = (String, &'t Total);
+
+/// The targets by what became of them, names before addresses, in their order.
+#[derive(Default)]
+struct Sections<'t> {
+    blocked: Vec<Row<'t>>,
+    would_block: Vec<Row<'t>>,
+    allowed: Vec<Row<'t>>,
+    unjudged: Vec<Row<'t>>,
+}
+
+impl<'t> Sections<'t> {
+    fn of(totals: &'t Totals) -> Self {
+        let mut sections = Self::default();
+        let mut targets: Vec<_> = totals
+            .targets()
+            .map(|(target, total)| (kind(target), title(target), total))
+            .collect();
+        targets.sort_by(|(kind, title, _), (other_kind, other, _)| {
+            (kind, title).cmp(&(other_kind, other))
+        });
+        for (_, title, total) in targets {
+            let section = match (total.verdict, total.unjudged) {
+                (Verdict::Blocked, _) => &mut sections.blocked,
+                (Verdict::WouldBlock, _) => &mut sections.would_block,
+                (Verdict::Allowed, false) => &mut sections.allowed,
+                (Verdict::Allowed, true) => &mut sections.unjudged,
+            };
+            section.push((title, total));
+        }
+        sections
+    }
+}
+
+/// Everything that keeps the run from being called clean, as clauses.
+fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u64) -> Vec<String> {
+    let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let released = end.survivors.iter().filter(|_| end.released).count();
+    let blocked = length(&sections.blocked);
+    let would_block = length(&sections.would_block);
+    let unjudged = totals.targets().filter(|(_, total)| total.unjudged).count();
+    [
+        counted(blocked, "target was", "targets were", "blocked"),
+        counted(would_block, "target", "targets", "would be blocked"),
+        counted(
+            unjudged,
+            "contact was",
+            "contacts were",
+            "not judged by name",
+        ),
+        counted(
+            totals.lost(),
+            "observation was",
+            "observations were",
+            "lost",
+        ),
+        counted(
+            totals.overflowed(),
+            "observation was",
+            "observations were",
+            "too many for this summary",
+        ),
+        counted(
+            audit_lost,
+            "line of the audit log was",
+            "lines of the audit log were",
+            "lost",
+        ),
+        counted(released, "process goes on", "processes go on", "unfiltered"),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(
+        end.caveats
+            .iter()
+            .map(|text| Plain(text.as_bytes()).to_string()),
+    )
+    .collect()
+}
+
+/// The summary as it is being written.
+struct Page {
+    text: String,
+    style: Style,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    fn survivors(&mut self, end: &End<'_>) {
+        if end.survivors.is_empty() {
+            return;
+        }
+        let (fate, paint) = if end.released {
+            ("outlived the command and go on UNFILTERED", Paint::Red)
+        } else {
+            ("outlived the command and were ended", Paint::Yellow)
+        };
+        let title = format!("  {fate} ({})", end.survivors.len());
+        self.line(&self.style.paint(paint, &title));
+        for survivor in &end.survivors {
+            let command = command_line(&survivor.argv, &survivor.comm, false);
+            let row = format!("    {}  {}", survivor.pid, Plain(&command));
+            self.line(&self.style.fit(&row));
+        }
+    }
+
+    fn section(&mut self, title: &str, paint: Paint, rows: &[Row<'_>]) {
+        if rows.is_empty() {
+            return;
+        }
+        let title = format!("  {title} ({})", rows.len());
+        self.line(&self.style.paint(paint, &title));
+        let counts: Vec<String> = rows.iter().map(|(_, total)| tally(total)).collect();
+        let name_width = column(rows.iter().map(|(name, _)| name.chars().count()));
+        let count_width = column(counts.iter().map(|count| count.chars().count()));
+        for ((name, total), count) in rows.iter().zip(&counts) {
+            let mut commands = commands(total).into_iter();
+            let first = commands.next().unwrap_or_default();
+            let row = format!("    {name:name_width$}  {count:count_width$}  {first}");
+            self.line(self.style.fit(&row).trim_end());
+            let indent = " ".repeat(4 + name_width + 2 + count_width + 2);
+            for command in commands.chain(grounds(total)) {
+                self.line(&self.style.fit(&format!("{indent}{command}")));
+            }
+        }
+    }
+}
+
+/// `3 lookups, 1 contact`
+fn tally(total: &Total) -> String {
+    let parts = [
+        counted(total.lookups, "lookup", "lookups", ""),
+        counted(total.contacts, "contact", "contacts", ""),
+        // Said only where it is not all of them.
+        (total.verdict != Verdict::Allowed && total.blocked < total.lookups + total.contacts)
+            .then(|| format!("{} refused", total.blocked)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// The commands that needed the target.
+fn commands(total: &Total) -> Vec<String> {
+    let mut commands: Vec<String> = total
+        .processes
+        .iter()
+        .map(|process| Plain(&command_of(Some(process))).to_string())
+        .collect();
+    if total.more_processes {
+        commands.push("and others".to_owned());
+    }
+    if total.unattributed > 0 {
+        commands.push("unknown process".to_owned());
+    }
+    commands
+}
+
+/// Why the target was blocked, and what else it is called.
+fn grounds(total: &Total) -> Vec<String> {
+    let mut grounds = Vec::new();
+    if total.verdict != Verdict::Allowed {
+        let rule = total
+            .rule
+            .as_ref()
+            .map_or("no rule allows it".to_owned(), |rule| {
+                Plain(rule.source.as_bytes()).to_string()
+            });
+        grounds.push(match &total.matched {
+            Some(matched) => format!("({rule}, because of {matched})"),
+            None => format!("({rule})"),
+        });
+    }
+    if !total.also.is_empty() {
+        let names: Vec<String> = total.also.iter().map(ToString::to_string).collect();
+        grounds.push(format!("(shares an address with {})", names.join(", ")));
+    }
+    grounds
+}
+
+fn title(target: &Target) -> String {
+    match target {
+        Target::Name(name) => name.to_string(),
+        Target::Address(to) => {
+            let protocol = proto(to.protocol);
+            match to.port {
+                0 => format!("{}/{protocol}", to.ip),
+                port => format!("{}/{protocol}", std::net::SocketAddr::new(to.ip, port)),
+            }
+        }
+    }
+}
+
+/// Names come before addresses.
+fn kind(target: &Target) -> u8 {
+    match target {
+        Target::Name(_) => 0,
+        Target::Address(_) => 1,
+    }
+}
+
+fn column(widths: impl Iterator<Item = usize>) -> usize {
+    widths.max().unwrap_or(0).min(MAX_NAME_COLUMN)
+}
+
+/// `1 contact was REST`, `2 contacts were REST`, nothing for 0.
+fn counted<N>(count: N, one: &str, many: &str, rest: &str) -> Option<String>
+where
+    u64: TryFrom<N>,
+{
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    let noun = match count {
+        0 => return None,
+        1 => one,
+        _ => many,
+    };
+    Some(format!("{count} {noun} {rest}").trim_end().to_owned())
+}
+
+/// How the run ended, after its command.
+fn ending(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Exited(0) => "succeeded".to_owned(),
+        Outcome::Exited(status) => format!("exited with status {status}"),
+        Outcome::Killed(signal) => match Signal::try_from(i32::from(signal)) {
+            Ok(name) => format!("was ended by {name}"),
+            // The kernel has more signals than have names.
+            Err(_unnamed) => format!("was ended by signal {signal}"),
+        },
+        Outcome::TimedOut => "ran into its timeout".to_owned(),
+        Outcome::NotFound => "was not found".to_owned(),
+        Outcome::CannotExecute => "could not be executed".to_owned(),
+        Outcome::Failed => "was ended because cgfw failed".to_owned(),
+    }
+}
+
+/// A time as people say it, in the two units that matter.
+struct Elapsed(Duration);
+
+impl fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            1..60 => write!(f, "{seconds}.{} s", self.0.subsec_millis() / 100),
+            60..3600 => write!(f, "{} min {:02} s", seconds / 60, seconds % 60),
+            _ => write!(f, "{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+        }
+    }
+}
+
+/// A name with its final dot.
+struct Rooted<'d>(&'d Domain);
+
+impl fmt::Display for Rooted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        // The root is displayed as its dot.
+        if self.0.as_wire().is_empty() {
+            return Ok(());
+        }
+        f.write_char('.')
+    }
+}
+
+impl Style {
+    fn paint(self, paint: Paint, text: &str) -> String {
+        if !self.color {
+            return text.to_owned();
+        }
+        let code = match paint {
+            Paint::Bold => 1,
+            Paint::Red => 31,
+            Paint::Green => 32,
+            Paint::Yellow => 33,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// Cut `line` to the width of the terminal.
+    fn fit(self, line: &str) -> String {
+        match self.width {
+            Some(width) if line.chars().count() > width => {
+                let kept = line.chars().take(width.saturating_sub(1));
+                kept.chain(['…']).collect()
+            }
+            _ => line.to_owned(),
+        }
+    }
+}
