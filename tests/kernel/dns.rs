@@ -428,7 +428,7 @@ print(ask(bytes.fromhex('1234')))
 #[test]
 fn search_suffixes_do_not_help() {
     let Some(lab) = Lab::new() else { return };
-    // resolv.conf of the lab searches corp.example.
+    lab.sh("echo search corp.example >> /etc/resolv.conf").run();
     lab.cgfw()
         .args(BLOCK)
         .sh("getent ahosts github.com; dig +search +ndots=3 api.github.com")

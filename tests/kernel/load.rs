@@ -142,7 +142,9 @@ fn packets_are_not_events() {
         .run();
     // One connection is one event, however many packets it has.
     let lines = lab.read("audit.jsonl");
-    let contacts = lines.lines().filter(|line| line.contains("203.0.113.99"));
+    let contacts = lines
+        .lines()
+        .filter(|line| line.contains("\"dst_ip\":\"203.0.113.99\""));
     assert_eq!(contacts.count(), 1, "{lines}");
 }
 

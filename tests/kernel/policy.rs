@@ -518,7 +518,7 @@ fn the_audit_log_is_complete() {
     let blocked = find("dns", "qname", "github.com");
     assert_eq!(blocked["verdict"], "blocked");
     assert_eq!(blocked["rcode"], "NXDOMAIN");
-    assert_eq!(blocked["rule"], "github.com");
+    assert_eq!(blocked["rule"], "--block github.com");
     assert_eq!(
         blocked["argv"],
         serde_json::json!(["curl", "--silent", "--user-agent", "a b", "github.com"])
@@ -535,7 +535,7 @@ fn the_audit_log_is_complete() {
     assert_eq!(connect["layer"], "connect");
     assert_eq!(connect["dst_port"], 80);
     assert_eq!(connect["proto"], "tcp");
-    assert_eq!(connect["rule"], "203.0.113.99");
+    assert_eq!(connect["rule"], "--block 203.0.113.99");
     let permitted = find("connect", "dst_ip", "203.0.113.21");
     assert_eq!(permitted["verdict"], "allowed");
 }

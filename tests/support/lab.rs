@@ -283,7 +283,7 @@ fn read_tree(root: &Path, relative: &Path, files: &mut HashMap<String, Vec<u8>>)
 }
 
 fn resolv_conf(servers: &[&str]) -> String {
-    let mut text = String::from("search corp.example\noptions timeout:2 attempts:2\n");
+    let mut text = String::from("options timeout:2 attempts:2\n");
     for server in servers {
         writeln!(text, "nameserver {server}").unwrap();
     }

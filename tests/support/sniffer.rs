@@ -43,7 +43,7 @@ impl Sniffer {
         let (socket, interface) = namespace.run(|| {
             let kind = SockType::Datagram;
             let all = SockProtocol::EthAll;
-            let socket = socket(AddressFamily::Packet, kind, SockFlag::empty(), all).unwrap();
+            let socket = socket(AddressFamily::Packet, kind, SockFlag::SOCK_CLOEXEC, all).unwrap();
             (socket, if_nametoindex("wire").unwrap())
         });
         setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
