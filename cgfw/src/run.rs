@@ -37,7 +37,7 @@ use crate::event::{Event, Fact, Outcome};
 use crate::exit;
 use crate::ledger::{Ledger, Observation};
 use crate::pins::Pins;
-use crate::policy::{Action, Domain, OnBlock, Policy, Ports};
+use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Ports};
 use crate::report::{End, Report, Start, Style, Survivor, Verbosity};
 use crate::watch;
 
@@ -350,7 +350,8 @@ impl<'s> Run<'s> {
             Survivors::Release if matches!(finish, Finish::Child(_)) => return Ok(survivors),
             Survivors::Wait if matches!(finish, Finish::Child(_)) => {
                 self.pump_until(cgroup.emptied()).await??;
-                return Ok(survivors);
+                // They ended by themselves.
+                return Ok(Vec::new());
             }
             Survivors::Kill | Survivors::Wait | Survivors::Release => {}
         }
@@ -481,11 +482,14 @@ fn require_rights() -> anyhow::Result<()> {
 }
 
 fn kernel_settings(settings: &Settings, policy: &Policy, proxy_port: u16) -> bpf::Settings {
-    // Loopback is allowed in the programs; any other address will do here.
-    let unknown = IpAddr::from([192, 0, 2, 1]);
+    // What is allowed besides is among the policy's networks, and loopback in the programs.
+    let unresolved = match policy.direct_ip() {
+        DirectIp::Allow => Action::Allow,
+        DirectIp::Private | DirectIp::Block => Action::Block,
+    };
     bpf::Settings {
         proxy_port,
-        unresolved: policy.unresolved(unknown),
+        unresolved,
         networks: !policy.networks().is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,

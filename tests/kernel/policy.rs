@@ -140,7 +140,7 @@ const ADDRESSES: &[(&[&str], &str, bool)] = &[
     (&["--block", "203.0.113.99"], "203.0.113.99", false),
     (&["--block", "203.0.113.99"], "203.0.113.98", true),
     (&["--block", "203.0.113.0/24"], "203.0.113.99", false),
-    (&["--block", "203.0.113.0/24"], "example.com", false),
+    (&["--block", "203.0.113.0/24"], "mail.example.com", false),
     (
         &["--block", "203.0.113.0/24", "--allow", "203.0.113.99"],
         "203.0.113.99",
@@ -487,7 +487,7 @@ fn the_audit_log_is_complete() {
         .args(["--block", "github.com", "--block", "203.0.113.99"])
         .args(["--audit-log", "audit.jsonl"])
         .sh(
-            "curl --silent http://alias.example/; curl --silent --user-agent 'a b' github.com; \
+            "curl --silent -4 http://alias.example/; curl --silent --user-agent 'a b' github.com; \
              curl --silent http://203.0.113.99/; true",
         )
         .run();

@@ -120,7 +120,7 @@ impl Lab {
 
     /// Watch what arrives at the internet's end of the wire.
     pub fn sniff(&self) -> Sniffer {
-        Sniffer::start(&self.wire)
+        Sniffer::start(&self.wire, &self.client)
     }
 
     pub fn write(&self, path: &str, contents: &str) {
