@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::bpf::{self, Acts, Filter, Verdicts};
-use crate::cgroup::{Cgroup, Guardian};
+use crate::cgroup::Cgroup;
 use crate::child::{self, Child, Command, Ended, Identity, Signals, SpawnError};
 use crate::cli::{Run as Settings, Survivors};
 use crate::dns::{self, Proxy, Sockets};
@@ -67,7 +67,6 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
-    let guardian = cgroup.guard()?;
     let report = open_report(settings, &policy, &id, identity.as_ref())?;
     let (filter, channels) = bpf::load(kernel_settings(settings, &policy, sockets.port()))?;
     filter.attach(cgroup.as_fd())?;
@@ -82,7 +81,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         )?;
         run.tell_what_is_limited(&filter);
         let ended = run.command(signals, &cgroup).await;
-        Ok(run.close(ended, cgroup, filter, guardian).await)
+        Ok(run.close(ended, cgroup, filter).await)
     })
 }
 
@@ -295,13 +294,7 @@ impl<'s> Run<'s> {
     }
 
     /// End what is left of the run, in the reverse order of its making.
-    async fn close(
-        mut self,
-        finish: Finish,
-        cgroup: Cgroup,
-        filter: Filter,
-        guardian: Guardian,
-    ) -> u8 {
+    async fn close(mut self, finish: Finish, cgroup: Cgroup, filter: Filter) -> u8 {
         let elapsed = self.started.elapsed();
         let left = self.end_processes(&finish, &cgroup).await;
         let (survivors, mut failure) = match left {
@@ -313,7 +306,6 @@ impl<'s> Run<'s> {
             failure = failure.or(self.release(&cgroup, &filter).err());
         }
         failure = failure.or(cgroup.close().err());
-        failure = failure.or(guardian.close().err());
         self.enter(None);
         self.enter_the_rest();
         let outcome = self.outcome(finish, failure);
@@ -482,14 +474,12 @@ fn require_rights() -> anyhow::Result<()> {
 }
 
 fn kernel_settings(settings: &Settings, policy: &Policy, proxy_port: u16) -> bpf::Settings {
-    // What is allowed besides is among the policy's networks, and loopback in the programs.
-    let unresolved = match policy.direct_ip() {
-        DirectIp::Allow => Action::Allow,
-        DirectIp::Private | DirectIp::Block => Action::Block,
-    };
     bpf::Settings {
         proxy_port,
-        unresolved,
+        unresolved: match policy.direct_ip() {
+            DirectIp::Allow => Action::Allow,
+            DirectIp::Private | DirectIp::Block => Action::Block,
+        },
         networks: !policy.networks().is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,

@@ -1,5 +1,6 @@
 //! A process that waits for cgfw to die and then kills the cgroup.
 
+use std::fs::File;
 use std::io::{Read as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -14,14 +15,15 @@ use super::destroy;
 
 /// The guardian, from the side of cgfw. When cgfw ends, however that happens, the kernel
 /// closes the pipe; the guardian then kills and removes the cgroup if it is still there.
-pub struct Guardian {
+pub(super) struct Guardian {
     pid: Pid,
     pipe: OwnedFd,
 }
 
 impl Guardian {
-    /// Fork the guardian of the cgroup at `path`, whose locked directory is `directory`.
-    pub(super) fn start(path: &Path, directory: BorrowedFd<'_>) -> anyhow::Result<Self> {
+    /// Fork the guardian of the cgroup at `path`, which need not exist yet. To be called
+    /// while the process has one thread.
+    pub(super) fn start(path: &Path) -> anyhow::Result<Self> {
         let (mut reader, writer) = pipe().context("cannot make a pipe")?;
         // SAFETY: this process has one thread (the caller's duty), so that the copy may do
         // everything that the original may.
@@ -32,21 +34,17 @@ impl Guardian {
             }),
             ForkResult::Child => {
                 drop(writer);
-                let code = match detach(&[reader.as_fd(), directory]) {
+                let guarded = detach(reader.as_fd())
                     // The pipe ends when cgfw does. Nothing is ever written to it.
-                    Ok(()) => match reader.read(&mut [0]).and_then(|_| destroy(path)) {
-                        Ok(()) => 0,
-                        Err(_nobody_to_tell) => 1,
-                    },
-                    Err(_nobody_to_tell) => 1,
-                };
-                leave(code)
+                    .and_then(|()| Ok(reader.read(&mut [0])?))
+                    .and_then(|_| Ok(destroy(path)?));
+                leave(i32::from(guarded.is_err()))
             }
         }
     }
 
     /// Dismiss the guardian and wait until it is gone.
-    pub fn close(self) -> anyhow::Result<()> {
+    pub(super) fn close(self) -> anyhow::Result<()> {
         let Self { pid, pipe } = self;
         drop(pipe);
         waitpid(pid, None).context("cannot wait for the guardian")?;
@@ -55,31 +53,21 @@ impl Guardian {
 }
 
 /// Become a process that no signal to cgfw's terminal, group or name reaches, and that
-/// keeps nothing of cgfw's alive but the descriptors in `keep`.
-fn detach(keep: &[BorrowedFd<'_>]) -> anyhow::Result<()> {
+/// keeps nothing of cgfw's alive but the descriptor `keep`.
+fn detach(keep: BorrowedFd<'_>) -> anyhow::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     setsid()?;
     chdir("/")?;
     // `pkill cgfw` must not hit both.
     prctl::set_name(c"guardian")?;
-    let null = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
     dup2_stderr(&null)?;
-    let mut keep: Vec<u32> = keep
-        .iter()
-        .map(|fd| fd.as_raw_fd().cast_unsigned())
-        .collect();
-    keep.sort_unstable();
-    let mut first = 3;
-    for fd in keep {
-        close_range(first, fd - 1)?;
-        first = fd + 1;
-    }
-    close_range(first, u32::MAX)
+    drop(null);
+    let keep = keep.as_raw_fd().cast_unsigned();
+    close_range(3, keep - 1)?;
+    close_range(keep + 1, u32::MAX)
 }
 
 /// close_range(2), since Linux 5.9.

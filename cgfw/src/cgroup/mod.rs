@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 
 use tokio::io::Interest;
 
-pub use self::guardian::Guardian;
+use self::guardian::Guardian;
 use crate::watch;
 
 /// The names of our cgroups are this and the id of the run.
@@ -35,47 +35,39 @@ const PREFIX: &str = "cgfw-";
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process is not gone at once: it has memory and files to give back.
 const RETRY: Duration = Duration::from_millis(2);
+/// How often a cgroup is made before giving up.
+const ATTEMPTS: usize = 100;
 
-/// A cgroup of ours. Dropping it kills what is inside and removes it.
+/// A cgroup of ours. Dropping it kills what is inside and removes it, and if this process
+/// does not live to do that, its guardian does.
 pub struct Cgroup {
     path: PathBuf,
     /// The directory, locked for as long as the run lives.
     directory: Flock<File>,
-    removed: bool,
+    /// Gone when the cgroup has been closed.
+    guardian: Option<Guardian>,
 }
 
 impl Cgroup {
-    /// Make the cgroup of the run `id`, after removing what killed runs have left beside it.
+    /// Make the cgroup of the run `id`, after removing what killed runs have left beside
+    /// it. Forks, so the process must have one thread.
     pub fn create(id: &str) -> anyhow::Result<Self> {
         let parent = root_owned_ancestor(&own_path()?)?;
         collect_leftovers(&parent)?;
         let path = parent.join(format!("{PREFIX}{id}"));
-        fs::create_dir(&path).with_context(|| {
-            format!(
-                "cannot make the cgroup {}; cgfw needs write access to it, as root has",
-                path.display()
-            )
-        })?;
-        // Another run that looks for leftovers just now may have got the lock first; then
-        // the directory is gone a moment later, and this run fails before anything runs.
-        let directory = lock(&path)?
-            .with_context(|| format!("another cgfw took {} for a leftover", path.display()))?;
+        // First the guardian: there is no moment without it.
+        let guardian = Guardian::start(&path)?;
+        let directory = make_locked(&path)?;
         Ok(Self {
             path,
             directory,
-            removed: false,
+            guardian: Some(guardian),
         })
     }
 
     /// The path of the cgroup in the file system.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Start the process that kills the cgroup when this process dies. To be called
-    /// while the process has one thread.
-    pub fn guard(&self) -> anyhow::Result<Guardian> {
-        Guardian::start(&self.path, self.directory.as_fd())
     }
 
     /// The processes inside, also in cgroups that they made below.
@@ -123,9 +115,10 @@ impl Cgroup {
 
     /// Kill what is inside and remove the cgroup.
     pub fn close(mut self) -> anyhow::Result<()> {
-        self.removed = true;
+        let guardian = self.guardian.take();
         destroy(&self.path)
-            .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))
+            .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))?;
+        guardian.map_or(Ok(()), Guardian::close)
     }
 }
 
@@ -137,7 +130,7 @@ impl AsFd for Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        if !self.removed
+        if self.guardian.is_some()
             && let Err(error) = destroy(&self.path)
         {
             tracing::error!("cannot remove the cgroup {}: {error}", self.path.display());
@@ -221,6 +214,38 @@ fn collect_leftovers(parent: &Path) -> anyhow::Result<()> {
         tracing::info!("removed {}, left by a killed run", entry.path().display());
     }
     Ok(())
+}
+
+/// Make a cgroup and lock its directory. Another run that looks for leftovers may find it
+/// in between, take it for one and remove it; then once more.
+fn make_locked(path: &Path) -> anyhow::Result<Flock<File>> {
+    let is_there = |directory: &File| {
+        let (there, here) = (fs::metadata(path), directory.metadata());
+        matches!((there, here), (Ok(there), Ok(here)) if there.ino() == here.ino())
+    };
+    for _ in 0..ATTEMPTS {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot make the cgroup {}; cgfw needs write access to it, as root has",
+                        path.display()
+                    )
+                });
+            }
+            _ => {}
+        }
+        if let Ok(Some(directory)) = lock(path)
+            && is_there(&directory)
+        {
+            return Ok(directory);
+        }
+        std::thread::sleep(RETRY);
+    }
+    bail!(
+        "other runs of cgfw removed the cgroup {} again and again",
+        path.display()
+    )
 }
 
 /// Lock a cgroup's directory; `None` if somebody else has the lock.
