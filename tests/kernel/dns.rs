@@ -510,3 +510,63 @@ fn other_mounts_still_propagate() {
     assert_eq!(output.stdout, "ready\noutside\n");
     lab.sh("umount later").run();
 }
+
+#[test]
+fn a_stub_resolver_on_loopback_is_asked() {
+    let Some(lab) = Lab::new() else { return };
+    // As systemd-resolved or dnsmasq have it; it is outside the filter, and cgfw asks it.
+    lab.nameservers(&["127.0.0.53"]);
+    let stub = "
+import socket
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(('127.0.0.53', 53))
+print('listening', flush=True)
+while True:
+    question, client = listener.recvfrom(512)
+    upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    upstream.settimeout(2)
+    upstream.sendto(question, ('198.51.100.53', 53))
+    listener.sendto(upstream.recv(4096), client)
+";
+    let mut stub = lab.command("python3").args(["-c", stub]).spawn();
+    stub.wait_for_stdout("listening");
+    for options in [BLOCK, ["--allow", "example.com"]] {
+        for client in ["curl --silent", "golang", "busybox wget -q -O -"] {
+            lab.cgfw()
+                .args(options)
+                .sh(&format!(
+                    "{client} http://example.com/; {client} http://github.com/ && exit 9; true"
+                ))
+                .stdout("hello from example.com\n")
+                .run();
+        }
+    }
+}
+
+#[test]
+fn everything_works_without_ipv6() {
+    let Some(lab) = Lab::new() else { return };
+    lab.client().run(|| {
+        for interface in ["all", "default", "lo"] {
+            let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            std::fs::write(file, "1").unwrap();
+        }
+    });
+    for client in [
+        "curl --silent http://HOST/",
+        "musl HOST 80",
+        "golang http://HOST/",
+    ] {
+        let output = lab
+            .cgfw()
+            .args(BLOCK)
+            .sh(&format!(
+                "{}; {} && exit 9; true",
+                client.replace("HOST", "example.com"),
+                client.replace("HOST", "github.com")
+            ))
+            .stdout_has("hello from example.com")
+            .run();
+        assert_eq!(output.refusal()["domain"], "github.com.", "{output}");
+    }
+}

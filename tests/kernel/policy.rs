@@ -604,3 +604,30 @@ fn options_come_from_the_environment_too() {
         .child(fetch("example.com"))
         .run();
 }
+
+#[test]
+fn an_audit_log_that_nobody_reads_does_not_hang_the_run() {
+    let Some(lab) = Lab::new() else { return };
+    lab.sh("mkfifo pipe").run();
+    lab.cgfw()
+        .args(["--block", "github.com", "--audit-log", "pipe"])
+        .sh("touch was-run")
+        .status(125)
+        .stderr_has("pipe")
+        .within(std::time::Duration::from_secs(5))
+        .run();
+    assert!(!lab.exists("was-run"), "the command ran");
+}
+
+#[test]
+fn runs_append_to_an_audit_log() {
+    let Some(lab) = Lab::new() else { return };
+    for _ in 0..2 {
+        lab.cgfw()
+            .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
+            .child(["true"])
+            .run();
+    }
+    let starts = lab.read("audit.jsonl").matches("\"run_start\"").count();
+    assert_eq!(starts, 2);
+}
