@@ -4,7 +4,9 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEU
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
-use cgfw_common::{ARGV_LEN, Act, Actor, BLOCK, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey};
+use cgfw_common::{
+    ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey,
+};
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};
 use crate::verdict::ANY;
@@ -46,53 +48,16 @@ pub(crate) fn report(deed: &Deed) {
         count(COUNTER_LOST);
         return;
     };
-    let act = slot.as_mut_ptr();
-    /// A pointer to a field of the record.
-    macro_rules! field {
-        ($($name:ident).+) => {{
-            // SAFETY: `act` is a reserved record of its size and alignment; this projects.
-            let field = unsafe { &raw mut (*act).$($name).+ };
-            field
-        }};
-    }
-    // SAFETY: a field of the record, valid for writes and aligned.
-    unsafe { field!(time).write(now()) };
-    // SAFETY: as above.
-    unsafe { field!(deed).write(*deed) };
+    let record: *mut Act = slot.as_mut_ptr();
+    // SAFETY: a reserved record of the size and alignment of an `Act`, which is integers
+    // that may have any value; nobody else has it until it is submitted.
+    let act = unsafe { &mut *record };
+    act.time = now();
+    act.deed = *deed;
     if can_read_tasks() {
-        let task = current_task();
-        // tgid follows pid.
-        read(
-            task,
-            config!(offsets.task_pid),
-            field!(actor.tid).cast::<u64>(),
-        );
-        read(
-            task,
-            config!(offsets.task_start_boottime),
-            field!(actor.started),
-        );
-        read(task, config!(offsets.task_comm), field!(actor.comm));
-        let parent = read_word(task, config!(offsets.task_real_parent));
-        read(parent, config!(offsets.task_pid) + 4, field!(actor.ppid));
-        let cred = read_word(task, config!(offsets.task_cred));
-        read(cred, config!(offsets.cred_uid), field!(actor.uid));
-        let mm = read_word(task, config!(offsets.task_mm));
-        // arg_end follows arg_start.
-        let mut arguments = [0_u64; 2];
-        read(mm, config!(offsets.mm_arg_start), &raw mut arguments);
-        // SAFETY: as above.
-        unsafe { field!(actor.argv_start).write(arguments[0]) };
-        // SAFETY: as above.
-        unsafe { field!(actor.argv_end).write(arguments[1]) };
-        let copied = copy_argv(arguments, field!(argv).cast());
-        // SAFETY: as above.
-        unsafe { field!(actor.argv_len).write(copied) };
-        // SAFETY: as above.
-        unsafe { field!(actor.reserved).write(0) };
+        describe(current_task(), act);
     } else {
-        // SAFETY: as above; an actor is integers, for which zero is a value.
-        unsafe { field!(actor).write_bytes(0, 1) };
+        act.actor = NOBODY;
     }
     let wake = deed.action == BLOCK || is_half_full();
     slot.submit(if wake {
@@ -101,6 +66,45 @@ pub(crate) fn report(deed: &Deed) {
         BPF_RB_NO_WAKEUP.into()
     });
 }
+
+/// Fill in who `task` is.
+#[inline(always)]
+fn describe(task: u64, act: &mut Act) {
+    let actor = &mut act.actor;
+    // tgid follows pid.
+    let ids: *mut [u32; 2] = (&raw mut actor.tid).cast();
+    read(task, config!(offsets.task_pid), ids);
+    read(
+        task,
+        config!(offsets.task_start_boottime),
+        &raw mut actor.started,
+    );
+    read(task, config!(offsets.task_comm), &raw mut actor.comm);
+    let parent = read_word(task, config!(offsets.task_real_parent));
+    read(parent, config!(offsets.task_pid) + 4, &raw mut actor.ppid);
+    let cred = read_word(task, config!(offsets.task_cred));
+    read(cred, config!(offsets.cred_uid), &raw mut actor.uid);
+    let mm = read_word(task, config!(offsets.task_mm));
+    // arg_end follows arg_start.
+    let mut arguments = [0_u64; 2];
+    read(mm, config!(offsets.mm_arg_start), &raw mut arguments);
+    [actor.argv_start, actor.argv_end] = arguments;
+    actor.argv_len = copy_argv(arguments, &mut act.argv);
+    actor.reserved = 0;
+}
+
+const NOBODY: Actor = Actor {
+    started: 0,
+    argv_start: 0,
+    argv_end: 0,
+    tid: 0,
+    tgid: 0,
+    ppid: 0,
+    uid: 0,
+    argv_len: 0,
+    reserved: 0,
+    comm: [0; COMM_LEN],
+};
 
 /// The process that runs this program, as the owner of what it does.
 #[inline(always)]
@@ -142,12 +146,13 @@ fn current_task() -> u64 {
 /// Copy as much of argv as fits and say how much that was. A page that is not in memory
 /// reads as nothing: a program like this cannot wait for it.
 #[inline(always)]
-fn copy_argv([start, end]: [u64; 2], space: *mut u8) -> u32 {
+fn copy_argv([start, end]: [u64; 2], space: &mut [u8; ARGV_LEN]) -> u32 {
     let length = end.wrapping_sub(start).min(ARGV_LEN as u64 - 1) as u32;
     // The mask is for the verifier, which does not always follow a comparison.
     let length = length & (ARGV_LEN as u32 - 1);
     // SAFETY: `space` has ARGV_LEN octets, more than `length`; the source may be anything.
-    let failed = unsafe { bpf_probe_read_user(space.cast(), length, start as *const _) };
+    let failed =
+        unsafe { bpf_probe_read_user(space.as_mut_ptr().cast(), length, start as *const _) };
     if failed == 0 { length } else { 0 }
 }
 

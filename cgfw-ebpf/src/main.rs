@@ -7,6 +7,14 @@ by `maps::CONFIG`, which the verifier knows as constants.
 */
 #![no_std]
 #![no_main]
+#![expect(
+    clippy::inline_always,
+    reason = "a call is a frame on a 512 octet stack, and paths that the verifier walks again"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "ports are in fields of 32 bits here; a checked conversion is a branch to verify"
+)]
 
 mod egress;
 mod emit;
@@ -21,57 +29,57 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
 use crate::socket::Family;
 
 #[cgroup_sock_addr(connect4)]
-pub fn connect4(ctx: SockAddrContext) -> i32 {
+fn connect4(ctx: SockAddrContext) -> i32 {
     socket::connect(&ctx, Family::V4)
 }
 
 #[cgroup_sock_addr(connect6)]
-pub fn connect6(ctx: SockAddrContext) -> i32 {
+fn connect6(ctx: SockAddrContext) -> i32 {
     socket::connect(&ctx, Family::V6)
 }
 
 #[cgroup_sock_addr(sendmsg4)]
-pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
     socket::sendmsg(&ctx, Family::V4)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
-pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
     socket::sendmsg(&ctx, Family::V6)
 }
 
 #[cgroup_sock_addr(recvmsg4)]
-pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
     socket::restore(&ctx, Family::V4)
 }
 
 #[cgroup_sock_addr(recvmsg6)]
-pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
     socket::restore(&ctx, Family::V6)
 }
 
 #[cgroup_sock_addr(getpeername4)]
-pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+fn getpeername4(ctx: SockAddrContext) -> i32 {
     socket::restore(&ctx, Family::V4)
 }
 
 #[cgroup_sock_addr(getpeername6)]
-pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+fn getpeername6(ctx: SockAddrContext) -> i32 {
     socket::restore(&ctx, Family::V6)
 }
 
 #[cgroup_sock(sock_create)]
-pub fn sock_create(ctx: SockContext) -> i32 {
+fn sock_create(ctx: SockContext) -> i32 {
     socket::create(&ctx)
 }
 
 #[cgroup_sock(sock_release)]
-pub fn sock_release(ctx: SockContext) -> i32 {
+fn sock_release(ctx: SockContext) -> i32 {
     socket::release(&ctx)
 }
 
 #[cgroup_skb(egress)]
-pub fn egress(ctx: SkBuffContext) -> i32 {
+fn egress(ctx: SkBuffContext) -> i32 {
     egress::egress(&ctx)
 }
 

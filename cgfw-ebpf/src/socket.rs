@@ -1,7 +1,6 @@
 //! Hooks on addresses that a process gives or gets: connect, sendmsg, recvmsg, getpeername.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use aya_log_ebpf::debug;
@@ -91,9 +90,9 @@ pub(crate) fn restore(ctx: &SockAddrContext, family: Family) -> i32 {
 #[inline(always)]
 pub(crate) fn create(ctx: &SockContext) -> i32 {
     // SAFETY: the kernel hands a valid bpf_sock to the program.
-    let kind = unsafe { (*ctx.sock).type_ };
-    // SAFETY: as above.
-    let number = unsafe { (*ctx.sock).protocol } as u16;
+    let sock = unsafe { &*ctx.sock };
+    let kind = load(&sock.type_);
+    let number = load(&sock.protocol) as u16;
     match (kind, number) {
         (SOCK_STREAM, protocol::TCP | protocol::MPTCP)
         | (SOCK_DGRAM, protocol::UDP | protocol::ICMP | protocol::ICMPV6)
@@ -173,7 +172,7 @@ pub(crate) fn socket_owner(cookie: u64) -> Owner {
 fn refuse(ctx: &SockAddrContext, family: Family, kind: u32) -> i32 {
     if config!(set_retval) != 0 {
         // 7.3 wants the argument provably within [-4095, 0].
-        let error = -((config!(errno) & 0xfff) as i32);
+        let error = -(config!(errno) & 0xfff).cast_signed();
         // SAFETY: any value is taken; the helper exists, or this branch is pruned.
         unsafe { bpf_set_retval(error) };
         return REFUSE;
@@ -236,47 +235,50 @@ fn cookie(ctx: *mut core::ffi::c_void) -> u64 {
 
 #[inline(always)]
 fn destination(ctx: &SockAddrContext, family: Family) -> Destination {
-    let sock_addr: *const bpf_sock_addr = ctx.sock_addr;
+    // SAFETY: the kernel hands a valid context to the program, which alone uses it.
+    let sock_addr = unsafe { &*ctx.sock_addr };
     let address = match family {
-        // SAFETY: the kernel hands a valid context to the program.
-        Family::V4 => mapped(unsafe { (&raw const (*sock_addr).user_ip4).read_volatile() }),
+        Family::V4 => mapped(load(&sock_addr.user_ip4)),
         Family::V6 => {
-            // SAFETY: as above.
-            let words = unsafe { &raw const (*sock_addr).user_ip6 }.cast::<u32>();
-            // Word by word and volatile, or the compiler joins the loads and the verifier
-            // says "invalid bpf_context access off=8 size=8".
-            // SAFETY: four words, as above.
-            let word = |i| unsafe { words.add(i).read_volatile() };
-            [word(0), word(1), word(2), word(3)]
+            let [a, b, c, d] = &sock_addr.user_ip6;
+            [load(a), load(b), load(c), load(d)]
         }
     };
-    // SAFETY: as above.
-    let port = unsafe { (&raw const (*sock_addr).user_port).read_volatile() };
-    // SAFETY: as above.
-    let protocol = unsafe { (&raw const (*sock_addr).protocol).read_volatile() };
     Destination {
         address,
-        port: u16::from_be(port as u16),
-        protocol: protocol as u16,
+        port: u16::from_be(load(&sock_addr.user_port) as u16),
+        protocol: load(&sock_addr.protocol) as u16,
     }
 }
 
 #[inline(always)]
 fn write(ctx: &SockAddrContext, family: Family, address: &Address, port: u16) {
-    let sock_addr = ctx.sock_addr;
+    // SAFETY: the kernel hands a valid context to the program, which alone uses it.
+    let sock_addr = unsafe { &mut *ctx.sock_addr };
     match family {
-        // SAFETY: the kernel hands a valid context to the program.
-        Family::V4 => unsafe { (&raw mut (*sock_addr).user_ip4).write_volatile(address[3]) },
+        Family::V4 => store(&mut sock_addr.user_ip4, address[3]),
         Family::V6 => {
-            // SAFETY: as above.
-            let words = unsafe { &raw mut (*sock_addr).user_ip6 }.cast::<u32>();
-            for (i, word) in address.iter().enumerate() {
-                // SAFETY: four words, as above.
-                unsafe { words.add(i).write_volatile(*word) };
-            }
+            let [a, b, c, d] = &mut sock_addr.user_ip6;
+            store(a, address[0]);
+            store(b, address[1]);
+            store(c, address[2]);
+            store(d, address[3]);
         }
     }
-    let port = u32::from(port.to_be());
-    // SAFETY: as above.
-    unsafe { (&raw mut (*sock_addr).user_port).write_volatile(port) };
+    store(&mut sock_addr.user_port, u32::from(port.to_be()));
+}
+
+/// Word by word and volatile, or the compiler joins neighbours and the verifier says
+/// "invalid bpf_context access off=8 size=8".
+#[inline(always)]
+fn load(field: &u32) -> u32 {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// As [`load`].
+#[inline(always)]
+fn store(field: &mut u32, value: u32) {
+    // SAFETY: a reference is valid and aligned.
+    unsafe { core::ptr::write_volatile(field, value) }
 }

@@ -10,7 +10,7 @@ use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{MessageRequest, MessageResponse, MessageResponseBuilder};
 
 use super::wire::{EDE, Reply};
-use crate::policy::{Judgement, Transport};
+use crate::policy::Judgement;
 
 /// RFC 8914 section 4, the INFO-CODEs in use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,8 @@ impl Answer {
         }
         let asked = std::mem::replace(&mut self.metadata, reply.metadata);
         self.metadata.id = asked.id;
+        self.metadata.message_type = asked.message_type;
+        self.metadata.op_code = asked.op_code;
         self.metadata.recursion_desired = asked.recursion_desired;
         if let (Some(own), Some(theirs)) = (&mut self.edns, &reply.edns) {
             for code in [EdnsCode::Subnet, EdnsCode::Unknown(EDE)] {
@@ -114,15 +116,11 @@ impl Answer {
         self.metadata.response_code
     }
 
-    /// Leave out what does not fit: first the additional section, which nobody has to have
+    /// Leave out what does not fit into a datagram: first the additional section, which nobody has to have
     /// (RFC 2181 section 9), then everything but question and OPT, with TC set.
     #[must_use]
-    fn fit(mut self, request: &MessageRequest, transport: Transport) -> Self {
-        let limit = match (&self.edns, transport) {
-            (_, Transport::Tcp) => u16::MAX,
-            (Some(edns), _) => edns.max_payload(),
-            (None, _) => PLAIN_UDP,
-        };
+    fn fit(mut self, request: &MessageRequest) -> Self {
+        let limit = self.edns.as_ref().map_or(PLAIN_UDP, Edns::max_payload);
         let fits = |answer: &Self| {
             answer
                 .encode(request)
@@ -149,14 +147,13 @@ impl Answer {
         Ok(bytes)
     }
 
-    /// Hand the answer to hickory, which sends it.
+    /// Hand the answer to hickory, which sends it as a datagram.
     pub(super) async fn send(
         self,
         request: &Request,
-        transport: Transport,
         mut handle: impl ResponseHandler,
     ) -> Result<ResponseInfo, NetError> {
-        let answer = self.fit(request, transport);
+        let answer = self.fit(request);
         handle.send_response(answer.message(request)).await
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Header, HeaderCounts, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::serialize::binary::BinEncodable as _;
 use hickory_server::net::runtime::Time;
-use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -19,7 +19,7 @@ use super::synthetic::Synthetic;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};
-use crate::policy::{Action, Judgement, OnBlock, Ports, Transport};
+use crate::policy::{Action, Judgement, OnBlock, Ports, Rule, Transport};
 
 /// How many questions may be on their way at once. The clients of one run have a handful;
 /// more than this is a loop or an attack, and is answered with SERVFAIL at once.
@@ -37,8 +37,8 @@ pub(super) struct Shared {
     /// The port that the proxy itself listens on.
     port: u16,
     synthetic: Synthetic,
-    questions: Semaphore,
-    sockets: Semaphore,
+    pub(super) questions: Semaphore,
+    pub(super) sockets: Semaphore,
 }
 
 impl Shared {
@@ -54,7 +54,7 @@ impl Shared {
     }
 }
 
-/// What hickory calls for each message.
+/// What hickory calls for each datagram.
 #[derive(Clone)]
 pub(super) struct Handler(pub(super) Arc<Shared>);
 
@@ -65,14 +65,9 @@ impl RequestHandler for Handler {
         request: &Request,
         response: R,
     ) -> ResponseInfo {
-        let transport = if request.protocol() == Protocol::Tcp {
-            Transport::Tcp
-        } else {
-            Transport::Udp
-        };
-        let answer = self.0.answer(request, transport).await;
+        let answer = self.0.answer(request, Transport::Udp).await;
         answer
-            .send(request, transport, response)
+            .send(request, response)
             .await
             .unwrap_or_else(|error| {
                 // The client has gone: nobody is left who could be told.
@@ -87,7 +82,8 @@ impl RequestHandler for Handler {
 }
 
 impl Shared {
-    async fn answer(&self, request: &Request, transport: Transport) -> Answer {
+    /// The answer to a message, which has been reported once this returns.
+    pub(super) async fn answer(&self, request: &Request, transport: Transport) -> Answer {
         let time = SystemTime::now();
         let start = Instant::now();
         let question = match read_question(request) {
@@ -129,7 +125,7 @@ impl Shared {
     async fn decide(&self, request: &Request, question: &Question, fact: &mut Query) -> Answer {
         let judgement = self.proxy.policy.name(&question.name, &[]);
         let blocked = judgement.is_blocked();
-        self.note(fact, judgement.clone(), blocked);
+        self.note(fact, &judgement);
         if blocked && !self.proxy.audit {
             return self.refuse(request, question, &judgement, fact);
         }
@@ -138,9 +134,8 @@ impl Shared {
         }
         let origin = match self.origin(fact) {
             Ok(origin) => origin,
-            Err(judgement) => {
-                let text = format!("this name server is {}", explain(&judgement));
-                self.note(fact, judgement, true);
+            Err(rule) => {
+                let text = format!("this name server is blocked by {}", rule.source);
                 return Answer::to(request)
                     .code(ResponseCode::Refused)
                     .because(Why::Blocked, &text);
@@ -152,21 +147,25 @@ impl Shared {
         }
     }
 
-    fn note(&self, fact: &mut Query, judgement: Judgement, blocked: bool) {
-        if blocked {
-            fact.verdict = if self.proxy.audit {
-                Verdict::WouldBlock
-            } else {
-                Verdict::Blocked
-            };
+    fn note(&self, fact: &mut Query, judgement: &Judgement) {
+        if judgement.is_blocked() {
+            fact.verdict = self.blocked();
         }
-        fact.rule = judgement.rule;
-        fact.matched = judgement.matched;
+        fact.rule.clone_from(&judgement.rule);
+        fact.matched.clone_from(&judgement.matched);
     }
 
-    /// The server that the child had chosen, if that one is to be asked; or why it must
-    /// not be.
-    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, Judgement> {
+    fn blocked(&self) -> Verdict {
+        if self.proxy.audit {
+            Verdict::WouldBlock
+        } else {
+            Verdict::Blocked
+        }
+    }
+
+    /// The server that the child had chosen, if that one is to be asked; or the rule that
+    /// forbids it.
+    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, Arc<Rule>> {
         if !self.proxy.follow {
             return Ok(None);
         }
@@ -177,19 +176,20 @@ impl Shared {
         if server.ip().to_canonical().is_loopback() && server.port() == self.port {
             return Ok(None);
         }
-        let judgement = self.proxy.policy.address(server.ip());
-        match judgement {
-            Some(judgement)
-                if judgement.ports.at(fact.key.transport, server.port()) == Action::Block =>
-            {
-                if !self.proxy.audit {
-                    return Err(judgement);
-                }
-                self.note(fact, judgement, true);
-                Ok(Some(server))
-            }
-            _ => Ok(Some(server)),
+        let Some(judgement) = self.proxy.policy.address(server.ip()) else {
+            return Ok(Some(server));
+        };
+        let decision = judgement.at(fact.key.transport, server.port());
+        // Without a rule on this very port it is a name server like any other.
+        let (Action::Block, Some(rule)) = (decision.action, decision.rule) else {
+            return Ok(Some(server));
+        };
+        fact.verdict = self.blocked();
+        fact.rule = Some(Arc::clone(rule));
+        if self.proxy.audit {
+            return Ok(Some(server));
         }
+        Err(Arc::clone(rule))
     }
 
     async fn ask(
@@ -243,7 +243,7 @@ impl Shared {
         fact.cname_chain.clone_from(&finding.chain);
         let blocked = finding.judgement.is_blocked();
         if fact.verdict == Verdict::Allowed {
-            self.note(fact, finding.judgement.clone(), blocked);
+            self.note(fact, &finding.judgement);
         }
         let pinned = self.pin(question, &finding);
         if blocked && !self.proxy.audit {
@@ -265,11 +265,10 @@ impl Shared {
     }
 
     fn pin(&self, question: &Question, finding: &Finding) -> std::io::Result<()> {
-        if finding.pins.is_empty() {
-            return Ok(());
+        for (addresses, ports) in &finding.pins {
+            (self.proxy.pin)(finding.subject(question), addresses, ports)?;
         }
-        let judgement = &finding.judgement;
-        (self.proxy.pin)(finding.subject(question), &finding.pins, &judgement.ports)
+        Ok(())
     }
 
     /// Make a blocked name look as `--on-block` says.
@@ -315,6 +314,13 @@ pub(super) fn read_question(request: &Request) -> Result<Question, ResponseCode>
     let [query] = request.queries.queries() else {
         return Err(ResponseCode::FormErr);
     };
+    // Before the first name there is nothing but the header that one could point to, and
+    // in the answer, which repeats the octets of the question, the header is another one.
+    let is_compressed =
+        query.original().to_bytes().ok().as_deref() != Some(request.queries.as_bytes());
+    if is_compressed {
+        return Err(ResponseCode::FormErr);
+    }
     Question::new(
         query.original().clone(),
         request.metadata,

@@ -7,11 +7,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use hickory_proto::rr::{RData, Record};
 
 use super::wire::{self, Question, Reply};
-use crate::policy::{Domain, Judgement, Pattern, Policy};
+use crate::policy::{Domain, Judgement, Policy, Ports};
 
 /// How many names one chain may have. Resolvers give up well before (unbound after 11,
 /// BIND after 16), so that a longer one is no use to a client either.
 const MAX_CHAIN: usize = 64;
+
+/// Addresses, and the verdict on all of them.
+pub(super) type Pins = (Vec<IpAddr>, Ports);
 
 /// A reply, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +24,8 @@ pub(super) struct Finding {
     pub(super) chain: Vec<Domain>,
     /// The addresses of the question and its aliases.
     pub(super) addresses: Vec<IpAddr>,
-    /// Those of them that may be written into the kernel's map.
-    pub(super) pins: Vec<IpAddr>,
+    /// What may be written into the kernel's map.
+    pub(super) pins: Vec<Pins>,
     /// The least TTL on the chain, in seconds; `None` if there is nothing on it.
     pub(super) ttl: Option<u32>,
 }
@@ -74,40 +77,43 @@ pub(super) fn judge(
             finding.ttl = Some(finding.ttl.map_or(*ttl, |least| least.min(*ttl)));
         }
     }
-    let exact = is_exactly_named(&finding.judgement, &question.name);
-    finding.pins = finding
-        .addresses
-        .iter()
-        .copied()
-        .filter(|address| may_be_pinned(*address, exact))
-        .collect();
+    finding.pins = pins(
+        policy,
+        &question.name,
+        &finding.judgement,
+        &finding.addresses,
+    );
     Ok(finding)
 }
 
-/// Whether the rule that decided names precisely the name that it decided on.
-pub(super) fn is_exactly_named(judgement: &Judgement, qname: &Domain) -> bool {
-    let subject = judgement.matched.as_ref().unwrap_or(qname);
-    judgement.rule.as_ref().is_some_and(
-        |rule| matches!(&rule.pattern, Pattern::Domain { name, .. } if name == subject),
-    )
-}
-
-/// Whether a DNS answer may say anything about the verdict on `address`.
+/// What is to be pinned of the `addresses` of `name`, those with the same verdict together.
 ///
-/// A name that resolves to one of the host's own addresses, or to the metadata service of
-/// its cloud, is how DNS rebinding works; the latter also has names of its own, so that
-/// it counts if a rule names it (`exact`).
-pub(super) fn may_be_pinned(address: IpAddr, exact: bool) -> bool {
-    let address = address.to_canonical();
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !(address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || address == Ipv4Addr::BROADCAST
-        || link_local && !exact)
+/// Nothing that stays on this host, or goes to many: a name that resolves to loopback is
+/// how DNS rebinding works, and must not change what loopback is allowed.
+pub(super) fn pins(
+    policy: &Policy,
+    name: &Domain,
+    judgement: &Judgement,
+    addresses: &[IpAddr],
+) -> Vec<Pins> {
+    let mut pins: Vec<Pins> = Vec::new();
+    for &address in addresses {
+        let canonical = address.to_canonical();
+        let is_one_other_host = !policy.is_own(canonical)
+            && !canonical.is_multicast()
+            && canonical != Ipv4Addr::BROADCAST;
+        let Some(through) = is_one_other_host
+            .then(|| policy.through_name(name, judgement, address))
+            .flatten()
+        else {
+            continue;
+        };
+        match pins.iter_mut().find(|(_, ports)| *ports == through.ports) {
+            Some((addresses, _)) => addresses.push(address),
+            None => pins.push((vec![address], through.ports)),
+        }
+    }
+    pins
 }
 
 /// An answer section, by owner.

@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Proxy;
 use super::handler::Shared;
-use super::judge::{is_exactly_named, judge, may_be_pinned};
+use super::judge::{judge, pins};
 use super::upstream::ask_whole;
 use super::wire::Question;
 use crate::event::{Event, Fact};
-use crate::policy::{Action, Domain};
+use crate::policy::Domain;
 
 /// How many names are resolved at once, so that a long list does not flood the upstream.
 const AT_ONCE: usize = 8;
@@ -40,17 +40,10 @@ impl Proxy {
             if judgement.ports.uniform() == Some(self.policy.default_action()) {
                 continue;
             }
-            let exact = is_exactly_named(&judgement, name);
-            let addresses: Vec<IpAddr> = addresses
-                .iter()
-                .copied()
-                .filter(|address| may_be_pinned(*address, exact))
-                .collect();
-            if addresses.is_empty() {
-                continue;
+            for (addresses, ports) in pins(&self.policy, name, &judgement, addresses) {
+                (self.pin)(name, &addresses, &ports)?;
+                self.emit_known(name.clone(), addresses);
             }
-            (self.pin)(name, &addresses, &judgement.ports)?;
-            self.emit_known(name.clone(), addresses);
         }
         Ok(())
     }
@@ -139,19 +132,14 @@ async fn learn(
     let reply = ask_whole(&shared.upstreams, &question).await?;
     let proxy = &shared.proxy;
     let finding = judge(&proxy.policy, &question, &reply)?;
-    let fresh: Vec<IpAddr> = finding
-        .pins
-        .iter()
-        .copied()
-        .filter(|address| !watched.addresses.contains(address))
-        .collect();
-    // A rule for what is below a name says nothing of the name itself.
-    let blocks = finding.judgement.ports.uniform() != Some(Action::Allow);
-    if blocks && !fresh.is_empty() {
-        let ports = &finding.judgement.ports;
-        (proxy.pin)(&watched.name, &fresh, ports).context("cannot pin its addresses")?;
-        watched.addresses.extend(&fresh);
-        proxy.emit_known(watched.name.clone(), fresh);
+    for (mut addresses, ports) in finding.pins {
+        addresses.retain(|address| !watched.addresses.contains(address));
+        if addresses.is_empty() {
+            continue;
+        }
+        (proxy.pin)(&watched.name, &addresses, &ports).context("cannot pin its addresses")?;
+        watched.addresses.extend(&addresses);
+        proxy.emit_known(watched.name.clone(), addresses);
     }
     let ttl = finding.ttl.map(|ttl| Duration::from_secs(ttl.into()));
     Ok(ttl.unwrap_or(NEGATIVE))

@@ -16,6 +16,7 @@ mod known;
 mod replay;
 mod synthetic;
 pub mod system;
+mod tcp;
 mod upstream;
 mod wire;
 
@@ -24,7 +25,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_server::Server;
 use nix::sys::socket::setsockopt;
@@ -36,10 +36,6 @@ pub use self::replay::replay;
 use crate::event::{Event, QueryKey};
 use crate::policy::{Domain, OnBlock, Policy, Ports};
 
-/// How long a TCP client may keep its connection without asking (RFC 7766 section 6.2.3).
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Answers that hickory queues for a TCP client that does not read.
-const TCP_QUEUE: usize = 16;
 /// What the kernel may keep of questions that were not read yet, in octets. The default
 /// holds some 270 datagrams: a build that resolves a thousand names at once lost most.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -161,14 +157,13 @@ pub async fn serve(
     let shared = Arc::new(Shared::new(proxy, sockets.port));
     let mut tasks: JoinSet<io::Result<Infallible>> = JoinSet::new();
     for (udp, tcp) in [Some(sockets.v4), sockets.v6].into_iter().flatten() {
-        // One server each: hickory's waits for all of its sockets to fail before it says so.
+        // One each: hickory's server waits for all of its sockets to fail before it says so.
         let mut server = Server::new(Handler(Arc::clone(&shared)));
         server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
         tasks.spawn(run(server));
-        let mut server = Server::new(Handler(Arc::clone(&shared)));
         let listener = tokio::net::TcpListener::from_std(tcp)?;
-        server.register_listener(listener, TCP_IDLE, TCP_QUEUE);
-        tasks.spawn(run(server));
+        let shared = Arc::clone(&shared);
+        tasks.spawn(async { Ok(tcp::serve(listener, shared, tcp::IDLE).await) });
     }
     tasks.spawn(async move { Ok(known::refresh(shared, known::FLOOR).await) });
     tokio::select! {
@@ -182,7 +177,7 @@ pub async fn serve(
 
 async fn run(mut server: Server<Handler>) -> io::Result<Infallible> {
     server.block_until_done().await.map_err(io::Error::other)?;
-    Err(io::Error::other("a DNS listener has stopped"))
+    Err(io::Error::other("the DNS socket has closed"))
 }
 
 #[cfg(test)]

@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
 
+use super::tcp::{read_message, write_message};
 use super::wire::{MAX_UDP, Question, Reply, Sent};
 use crate::policy::Transport;
 
 /// How long a client waits at the most. glibc asks again after 5 s (resolv.conf(5)).
 pub(super) const OVERALL: Duration = Duration::from_millis(4500);
 /// How long one server gets, unless there are so many that each has to get less.
-const TRY: Duration = Duration::from_secs(2);
+pub(super) const TRY: Duration = Duration::from_secs(2);
 /// How often each server is asked: a datagram may just have been lost.
 const ROUNDS: usize = 2;
 
@@ -158,18 +158,13 @@ async fn over_udp(server: SocketAddr, sent: &Sent) -> io::Result<Vec<u8>> {
     }
 }
 
-/// One connection per message, each behind its length (RFC 1035 section 4.2.2).
+/// One connection per message.
 async fn over_tcp(server: SocketAddr, sent: &Sent) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
-    let length = u16::try_from(sent.message.len()).map_err(io::Error::other)?;
-    // In one write, as RFC 7766 section 8 asks for.
-    let framed = [&length.to_be_bytes()[..], &sent.message].concat();
-    stream.write_all(&framed).await?;
+    write_message(&mut stream, &sent.message).await?;
     loop {
-        let length = stream.read_u16().await?;
-        let mut bytes = vec![0; usize::from(length)];
-        stream.read_exact(&mut bytes).await?;
+        let bytes = read_message(&mut stream).await?;
         if sent.is_answered_by(&bytes) {
             return Ok(bytes);
         }

@@ -321,6 +321,13 @@ pub(super) fn dname_target(record: &Record) -> Option<Name> {
     Name::from_bytes(&rdata.anything).ok()
 }
 
+/// An answer without a question, for a message of which only the header makes sense.
+pub(super) fn error_message(header: &Header, code: ResponseCode) -> Option<Vec<u8>> {
+    Message::error_msg(header.id, header.op_code, code)
+        .to_vec()
+        .ok()
+}
+
 /// The mnemonic of a type, RFC 3597 section 5 for those without.
 pub(super) fn type_mnemonic(record_type: RecordType) -> String {
     let code = u16::from(record_type);

@@ -1,15 +1,23 @@
 //! Malformed and hostile messages: an error or nothing, and the proxy lives on.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RecordType;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
 use super::lab::{
-    Lab, Setup, Upstream, bytes, policy, query, read_framed, records, with_edns, write_framed,
+    Lab, PATIENCE, SOON, Setup, Upstream, bytes, ede, policy, query, records, with_edns,
 };
+use crate::dns::handler::Shared;
+use crate::dns::tcp::{self, MAX_CONNECTIONS, read_message, write_message};
+use crate::policy::Transport;
 
 const ZONE: [&str; 1] = ["x.test. 5 192.0.2.1"];
 
@@ -64,6 +72,11 @@ async fn messages_that_are_no_proper_query_get_an_error_or_nothing() {
         (
             "a pointer to itself",
             with_question(1, b"\xc0\x0c\x00\x01\x00\x01"),
+            form_err,
+        ),
+        (
+            "a pointer into the header",
+            with_question(1, b"\xc0\x04\x00\x01\x00\x01"),
             form_err,
         ),
         (
@@ -122,19 +135,16 @@ async fn messages_that_are_no_proper_query_get_an_error_or_nothing() {
         ),
     ];
     for (what, sent, expected) in table {
-        let got = lab.datagram(&sent).await;
-        let code = got.map(|got| {
-            assert_eq!(got[..2], sent[..2], "{what}: the id");
-            let message = Message::from_vec(&got).unwrap();
-            assert_eq!(
-                message.metadata.message_type,
-                MessageType::Response,
-                "{what}"
-            );
-            assert!(message.answers.is_empty(), "{what}");
-            message.metadata.response_code
-        });
-        assert_eq!(code, expected, "{what}");
+        let Some(expected) = expected else {
+            assert!(lab.ignores(&sent).await, "{what}");
+            continue;
+        };
+        let (_, got) = lab.datagram(&sent).await.expect(what);
+        assert_eq!(got[..2], sent[..2], "{what}: the id");
+        let got = Message::from_vec(&got).unwrap();
+        assert_eq!(got.metadata.message_type, MessageType::Response, "{what}");
+        assert!(got.answers.is_empty(), "{what}");
+        assert_eq!(got.metadata.response_code, expected, "{what}");
     }
     assert!(upstream.seen().is_empty());
     is_well(&lab).await;
@@ -166,6 +176,27 @@ async fn a_tcp_client_that_misbehaves_harms_itself_only() {
 }
 
 #[tokio::test]
+async fn responses_and_garbage_over_tcp_are_passed_over() {
+    let (_upstream, lab) = lab().await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.port))
+        .await
+        .unwrap();
+    let response = changed(|m| m.metadata.message_type = MessageType::Response);
+    let broken = with_question(1, b"\xc0\x0c\x00\x01\x00\x01");
+    let query = bytes(&query("x.test.", RecordType::A));
+    for message in [&response[..], b"", b"short", &broken, &query] {
+        write_message(&mut stream, message).await.unwrap();
+    }
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let got = read_message(&mut stream).await.unwrap();
+        codes.push(Message::from_vec(&got).unwrap().metadata.response_code);
+    }
+    assert_eq!(codes, [ResponseCode::FormErr, ResponseCode::NoError]);
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn one_tcp_connection_takes_many_questions() {
     let (_upstream, lab) = lab().await;
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.port))
@@ -173,10 +204,10 @@ async fn one_tcp_connection_takes_many_questions() {
         .unwrap();
     let queries: Vec<Message> = (0..20).map(|_| query("x.test.", RecordType::A)).collect();
     for query in &queries {
-        write_framed(&mut stream, &bytes(query)).await;
+        write_message(&mut stream, &bytes(query)).await.unwrap();
     }
     for query in &queries {
-        let got = Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap();
+        let got = Message::from_vec(&read_message(&mut stream).await.unwrap()).unwrap();
         assert_eq!(got.metadata.id, query.metadata.id);
         assert_eq!(got.answers, records(&ZONE));
     }
@@ -186,14 +217,90 @@ async fn one_tcp_connection_takes_many_questions() {
 #[tokio::test]
 async fn many_questions_at_once_are_all_answered() {
     let (_upstream, lab) = lab().await;
-    let lab = std::sync::Arc::new(lab);
+    let lab = Arc::new(lab);
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..600 {
-        let lab = std::sync::Arc::clone(&lab);
+        let lab = Arc::clone(&lab);
         asking.spawn(async move { lab.udp(&query("x.test.", RecordType::A)).await });
     }
     while let Some(got) = asking.join_next().await {
         assert_eq!(got.unwrap().answers, records(&ZONE));
     }
     assert_eq!(lab.queries().len(), 600);
+}
+
+#[tokio::test]
+async fn tcp_clients_beyond_the_bound_wait_for_their_turn() {
+    let (_upstream, lab) = lab().await;
+    let address = (Ipv4Addr::LOCALHOST, lab.port);
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        idle.push(TcpStream::connect(address).await.unwrap());
+    }
+    let query = query("x.test.", RecordType::A);
+    let mut asking = Box::pin(lab.tcp(&query));
+    timeout(SOON, &mut asking).await.unwrap_err();
+    // UDP does not suffer.
+    assert_eq!(lab.udp(&query).await.answers, records(&ZONE));
+    idle.pop();
+    assert_eq!(asking.await.answers, records(&ZONE));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_tcp_client_is_disconnected() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (proxy, ..) = Setup::new(policy(&[], &[]), &[]).proxy();
+    let shared = Arc::new(Shared::new(proxy, 0));
+    let serving = tokio::spawn(tcp::serve(listener, shared, Duration::from_millis(50)));
+    for sent in [&b""[..], b"\x00", b"\x00\x20incomplete"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        let read = timeout(PATIENCE, stream.read_u8()).await.unwrap();
+        assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+    serving.abort();
+}
+
+#[tokio::test]
+async fn too_many_questions_are_turned_away_or_wait() {
+    let upstream = Upstream::with_zone(&ZONE).await;
+    let (proxy, _, events) = Setup::new(policy(&[], &[]), &[&upstream]).proxy();
+    let shared = Arc::new(Shared::new(proxy, 0));
+    let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
+    let query = with_edns(query("x.test.", RecordType::A), 1232);
+    let request = Request::from_bytes(bytes(&query), client, Protocol::Udp).unwrap();
+    let ask = async || {
+        let answer = shared.answer(&request, Transport::Udp).await;
+        Message::from_vec(&answer.encode(&request).unwrap()).unwrap()
+    };
+
+    // Too many altogether: an answer at once, and it is reported like any other.
+    let questions = shared.questions.available_permits();
+    let taken = shared.questions.acquire_many(questions.try_into().unwrap());
+    let taken = taken.await.unwrap();
+    let got = timeout(PATIENCE, ask()).await.unwrap();
+    assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        ede(&got),
+        Some((0, "more than 4096 questions at once".to_owned()))
+    );
+    assert_eq!(events.lock().unwrap().len(), 1);
+    drop(taken);
+
+    // Too many upstream: they wait, but not for ever.
+    let sockets = shared.sockets.available_permits();
+    let taken = shared.sockets.acquire_many(sockets.try_into().unwrap());
+    let taken = taken.await.unwrap();
+    let mut asking = Box::pin(ask());
+    timeout(SOON, &mut asking).await.unwrap_err();
+    drop(taken);
+    assert_eq!(asking.await.answers, records(&ZONE));
+    let _taken = shared
+        .sockets
+        .acquire_many(sockets.try_into().unwrap())
+        .await;
+    let got = timeout(PATIENCE, ask()).await.unwrap();
+    assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
 }

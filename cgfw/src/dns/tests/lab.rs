@@ -8,18 +8,29 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use crate::dns::tcp::{read_message, write_message};
 use crate::dns::{Proxy, Sockets, serve};
 use crate::event::{self, Event, Fact, QueryKey};
 use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Transport};
 
-/// Long enough for everything on loopback, short enough to wait for silence.
+/// As long as one waits for nothing to happen.
 pub(super) const SOON: Duration = Duration::from_millis(300);
+/// As long as clients wait.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Wait until something is so.
+pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it never was");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 pub(super) fn policy(block: &[&str], allow: &[&str]) -> Policy {
     let rule = |text: &str, action, option: &str| {
@@ -161,9 +172,9 @@ impl Upstream {
             tokio::spawn(async move {
                 loop {
                     let (mut stream, _) = tcp.accept().await.unwrap();
-                    let query = read_framed(&mut stream).await.unwrap();
+                    let query = read_message(&mut stream).await.unwrap();
                     for reply in over_tcp(&query, Transport::Tcp) {
-                        write_framed(&mut stream, &reply).await;
+                        write_message(&mut stream, &reply).await.unwrap();
                     }
                 }
             }),
@@ -222,19 +233,6 @@ fn lookup(zone: &[Record], query: &Message) -> Message {
     message
 }
 
-pub(super) async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
-    let length = stream.read_u16().await.ok()?;
-    let mut bytes = vec![0; usize::from(length)];
-    stream.read_exact(&mut bytes).await.ok()?;
-    Some(bytes)
-}
-
-pub(super) async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).unwrap();
-    stream.write_all(&length.to_be_bytes()).await.unwrap();
-    stream.write_all(bytes).await.unwrap();
-}
-
 pub(super) type Pinned = (String, Vec<IpAddr>, Ports);
 
 /// A proxy to be.
@@ -270,7 +268,7 @@ impl Setup {
         self
     }
 
-    /// The child had asked this server.
+    /// The child had asked this server; with port 0 the proxy itself.
     pub(super) fn follow(mut self, origin: SocketAddr) -> Self {
         self.origin = Some(origin);
         self
@@ -311,9 +309,14 @@ impl Setup {
         (proxy, pins, events)
     }
 
-    pub(super) fn start(self) -> Lab {
+    pub(super) fn start(mut self) -> Lab {
         let sockets = Sockets::bind().unwrap();
         let port = sockets.port();
+        if let Some(origin) = &mut self.origin
+            && origin.port() == 0
+        {
+            origin.set_port(port);
+        }
         let (proxy, pins, events) = self.proxy();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(serve(sockets, proxy, async move {
@@ -343,19 +346,13 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Send a datagram, and wait a little for one back.
-    pub(super) async fn datagram(&self, bytes: &[u8]) -> Option<Vec<u8>> {
-        self.datagram_within(bytes, SOON)
-            .await
-            .map(|(_, reply)| reply)
+    /// Send a datagram, and give the client's port with what comes back, if anything does
+    /// in as much time as clients have.
+    pub(super) async fn datagram(&self, bytes: &[u8]) -> Option<(u16, Vec<u8>)> {
+        self.datagram_within(bytes, PATIENCE).await
     }
 
-    /// The same with patience; also gives the client's port.
-    pub(super) async fn datagram_within(
-        &self,
-        bytes: &[u8],
-        patience: Duration,
-    ) -> Option<(u16, Vec<u8>)> {
+    async fn datagram_within(&self, bytes: &[u8], patience: Duration) -> Option<(u16, Vec<u8>)> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         socket
             .connect((Ipv4Addr::LOCALHOST, self.port))
@@ -368,10 +365,15 @@ impl Lab {
         Some((socket.local_addr().unwrap().port(), buffer))
     }
 
-    /// Ask over UDP; the reply has to come within the time that clients wait.
+    /// Whether nothing comes back.
+    pub(super) async fn ignores(&self, bytes: &[u8]) -> bool {
+        self.datagram_within(bytes, SOON).await.is_none()
+    }
+
+    /// Ask over UDP.
     pub(super) async fn udp(&self, query: &Message) -> Message {
         let (_, reply) = self
-            .datagram_within(&bytes(query), Duration::from_secs(5))
+            .datagram(&bytes(query))
             .await
             .expect("an answer before the client gives up");
         Message::from_vec(&reply).unwrap()
@@ -381,8 +383,8 @@ impl Lab {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
             .await
             .unwrap();
-        write_framed(&mut stream, &bytes(query)).await;
-        Message::from_vec(&read_framed(&mut stream).await.unwrap()).unwrap()
+        write_message(&mut stream, &bytes(query)).await.unwrap();
+        Message::from_vec(&read_message(&mut stream).await.unwrap()).unwrap()
     }
 
     pub(super) async fn over(&self, transport: Transport, query: &Message) -> Message {

@@ -6,3 +6,4 @@ mod names;
 mod passing;
 mod refusing;
 mod servers;
+mod sockets;

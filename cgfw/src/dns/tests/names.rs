@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::lab::{domain, ip, policy, query, records, reply};
 use crate::dns::judge::{Finding, judge};
 use crate::dns::wire::{Question, Reply};
-use crate::policy::{Action, Policy};
+use crate::policy::{Action, Policy, Ports};
 
 fn finding(policy: &Policy, name: &str, answers: &[&str]) -> Option<Finding> {
     let message = query(name, RecordType::A);
@@ -150,9 +150,11 @@ fn a_chain_has_an_end() {
 
 #[test]
 fn only_addresses_of_other_hosts_are_pinned() {
-    let below = policy(&[], &["test"]);
-    let exact = policy(&[], &["x.test"]);
-    let blocked = policy(&["x.test"], &[]);
+    let own = [ip("198.51.100.7")];
+    let host = |policy: Policy| policy.with_host(own, Vec::new());
+    let below = host(policy(&[], &["test"]));
+    let exact = host(policy(&[], &["x.test"]));
+    let blocked = host(policy(&["test"], &[]));
     for (address, for_any_rule, for_an_exact_rule) in [
         ("192.0.2.1", true, true),
         ("10.0.0.1", true, true),
@@ -163,6 +165,7 @@ fn only_addresses_of_other_hosts_are_pinned() {
         ("::ffff:127.0.0.1", false, false),
         ("0.0.0.0", false, false),
         ("::", false, false),
+        ("198.51.100.7", false, false),
         ("224.0.0.251", false, false),
         ("ff02::fb", false, false),
         ("255.255.255.255", false, false),
@@ -170,17 +173,39 @@ fn only_addresses_of_other_hosts_are_pinned() {
         ("::ffff:169.254.169.254", false, true),
         ("fe80::1", false, true),
     ] {
-        for (policy, expected) in [
-            (&below, for_any_rule),
-            (&exact, for_an_exact_rule),
-            (&blocked, for_an_exact_rule),
+        for (policy, expected, action) in [
+            (&below, for_any_rule, Action::Allow),
+            (&exact, for_an_exact_rule, Action::Allow),
+            // To block one's own way to the metadata service is nobody's attack.
+            (&blocked, for_an_exact_rule, Action::Block),
         ] {
             let answer = format!("x.test. 5 {address}");
             let finding = finding(policy, "x.test.", &[&answer]).unwrap();
             assert_eq!(finding.addresses, [ip(address)]);
-            assert_eq!(finding.pins == [ip(address)], expected, "{address}");
+            let pins: &[_] = &[(vec![ip(address)], Ports::all(action))];
+            let expected = if expected { pins } else { &[] };
+            assert_eq!(finding.pins, expected, "{address}");
         }
     }
+}
+
+#[test]
+fn a_rule_on_an_address_holds_whatever_name_leads_there() {
+    let policy = policy(&["192.0.2.66"], &[]);
+    let answers = [
+        "x.test. 5 192.0.2.1",
+        "x.test. 5 192.0.2.66",
+        "x.test. 5 192.0.2.2",
+    ];
+    let finding = finding(&policy, "x.test.", &answers).unwrap();
+    let allowed = vec![ip("192.0.2.1"), ip("192.0.2.2")];
+    assert_eq!(
+        finding.pins,
+        [
+            (allowed, Ports::by_default(Action::Allow)),
+            (vec![ip("192.0.2.66")], Ports::all(Action::Block)),
+        ]
+    );
 }
 
 #[test]

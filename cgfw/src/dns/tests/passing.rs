@@ -59,7 +59,7 @@ async fn records_of_every_type_pass() {
         let sent = answers.clone();
         let (_upstream, lab) = lab(move |query| reply(query, sent.clone())).await;
         let got = lab.datagram(&bytes(&query("x.test.", record_type))).await;
-        let got = Reply::decode(&got.unwrap()).unwrap();
+        let got = Reply::decode(&got.unwrap().1).unwrap();
         assert_eq!(got.answers, answers, "{record_type}");
         // The equality of records leaves the TTL out.
         assert_eq!(got.answers[0].ttl, 77, "{record_type}");
@@ -228,6 +228,38 @@ async fn edns_is_our_own_on_either_side() {
 }
 
 #[tokio::test]
+async fn an_extended_code_that_the_client_cannot_take_is_servfail() {
+    let (_upstream, lab) = lab(|query| {
+        let mut message = reply(query, vec![]);
+        message.set_edns(Edns::new());
+        message.metadata.response_code = ResponseCode::BADCOOKIE;
+        message
+    })
+    .await;
+    let got = lab.udp(&query("x.test.", RecordType::A)).await;
+    assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
+    lab.stop().await;
+}
+
+#[test]
+fn names_in_data_end_where_the_data_ends() {
+    let message = query("x.test.", RecordType::A);
+    let rp = RecordType::Unknown(17);
+    for (data, decodes) in [
+        (&b"\x01a\x00\x01b\x00"[..], true),
+        (b"\x01a\x00\x01b\x00\x00", false),
+        (b"\x01a\x00\x01b", false),
+        (b"\x01a\x00", false),
+    ] {
+        let record = Record::from_rdata(name("x.test."), 5, raw(rp, data));
+        let mut bytes = bytes(&reply(&message, vec![record]));
+        // So that a name could run on beyond the data.
+        bytes.push(0);
+        assert_eq!(Reply::decode(&bytes).is_ok(), decodes, "{data:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_version_of_edns_that_nobody_knows_is_badvers() {
     let (upstream, lab) = lab(|query| reply(query, vec![])).await;
     let mut query = with_edns(query("x.test.", RecordType::A), 1232);
@@ -349,10 +381,7 @@ async fn a_query_is_reported_with_everything_about_it() {
     .await;
     let lab = Setup::new(policy(&["github.com"], &["x.test"]), &[&upstream]).start();
     let query = with_edns(query("X.test.", RecordType::A), 1232);
-    let (port, _) = lab
-        .datagram_within(&bytes(&query), super::lab::SOON)
-        .await
-        .unwrap();
+    let (port, _) = lab.datagram(&bytes(&query)).await.unwrap();
     assert_eq!(
         key(&lab),
         QueryKey {

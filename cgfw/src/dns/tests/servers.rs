@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 
-use super::lab::{SOON, Setup, Upstream, bytes, ede, ip, policy, query, record, records, reply};
+use super::lab::{
+    PATIENCE, SOON, Setup, Upstream, bytes, ede, eventually, ip, policy, query, record, records,
+    reply,
+};
 use crate::dns::handler::Shared;
 use crate::dns::known::refresh;
 use crate::dns::system::parse_hosts;
+use crate::dns::upstream::TRY;
 use crate::event::Verdict;
 use crate::policy::{Action, Ports, Transport};
 
@@ -42,7 +46,7 @@ async fn a_server_that_refuses_is_passed_over_at_once() {
         let query = query("x.test.", RecordType::A);
         let got = lab.over(transport, &query).await;
         assert_eq!(got.answers, records(&ZONE));
-        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        assert!(start.elapsed() < TRY, "{:?}", start.elapsed());
         assert_eq!(lab.queries()[0].upstream, Some(upstream.address));
         lab.stop().await;
     }
@@ -56,7 +60,7 @@ async fn a_silent_server_is_passed_over_and_then_comes_last() {
     assert_eq!(got.answers, records(&ZONE));
     let start = Instant::now();
     lab.ask("x.test.", RecordType::A).await;
-    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert!(start.elapsed() < TRY, "{:?}", start.elapsed());
     assert_eq!(silent.seen().len(), 1);
     lab.stop().await;
 }
@@ -113,7 +117,7 @@ async fn without_an_answer_there_is_a_servfail_before_the_client_gives_up() {
         let start = Instant::now();
         let got = lab.ask("x.test.", RecordType::A).await;
         assert!(start.elapsed() >= at_least, "{:?}", start.elapsed());
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < PATIENCE);
         assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
         assert_eq!(ede(&got), Some((23, text)));
         let fact = lab.queries().remove(0);
@@ -232,6 +236,20 @@ async fn the_server_that_the_child_chose_is_asked_if_it_is_to_be_followed() {
 }
 
 #[tokio::test]
+async fn a_child_that_asks_the_proxy_outright_does_not_make_it_ask_itself() {
+    let upstream = Upstream::with_zone(&ZONE).await;
+    for itself in ["127.0.0.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        let lab = Setup::new(open(), &[&upstream])
+            .follow(itself.parse().unwrap())
+            .start();
+        let got = lab.ask("x.test.", RecordType::A).await;
+        assert_eq!(got.answers, records(&ZONE), "{itself}");
+        assert_eq!(lab.queries().len(), 1, "{itself}");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_server_is_not_asked() {
     let chosen = Upstream::with_zone(&ZONE).await;
     let rule = format!("127.0.0.1:{}/udp", chosen.address.port());
@@ -281,6 +299,8 @@ async fn the_names_of_block_rules_are_resolved_in_the_background() {
         ("github.com", "192.0.2.66"),
         ("github.com", "2001:db8::66"),
     ];
+    // A and AAAA of three names; the others are not blocked themselves.
+    eventually(|| lab.known().len() == expected.len() && upstream.seen().len() == 6).await;
     tokio::time::sleep(SOON).await;
     let mut pins = lab.pins();
     pins.sort_by_key(|(name, addresses, _)| (name.clone(), addresses.clone()));
@@ -316,7 +336,7 @@ async fn the_background_asks_over_tcp_for_what_does_not_fit() {
     })
     .await;
     let lab = Setup::new(policy(&["github.com"], &[]), &[&upstream]).start();
-    tokio::time::sleep(SOON).await;
+    eventually(|| !lab.known().is_empty()).await;
     let known = ("github.com".to_owned(), vec![ip("192.0.2.66")]);
     assert_eq!(lab.known(), [known]);
     lab.stop().await;
@@ -336,9 +356,12 @@ async fn known_names_are_resolved_again_as_their_ttl_runs_out() {
     .await;
     let (proxy, pins, _events) = Setup::new(policy(&["github.com"], &[]), &[&upstream]).proxy();
     let shared = Arc::new(Shared::new(proxy, 0));
-    let refresh = tokio::spawn(refresh(shared, Duration::from_millis(20)));
-    tokio::time::sleep(SOON).await;
+    let pause = Duration::from_millis(20);
+    let start = Instant::now();
+    let refresh = tokio::spawn(refresh(shared, pause));
+    eventually(|| pins.lock().unwrap().len() > 5).await;
     refresh.abort();
+    let elapsed = start.elapsed();
     let addresses: Vec<_> = pins
         .lock()
         .unwrap()
@@ -346,11 +369,10 @@ async fn known_names_are_resolved_again_as_their_ttl_runs_out() {
         .flat_map(|(_, addresses, _)| addresses.clone())
         .collect();
     // A new one in each round is pinned, what is known already is not pinned again.
-    assert!(addresses.len() > 3, "{addresses:?}");
     assert_eq!(addresses[..2], [ip("192.0.2.1"), ip("2001:db8::1")]);
     assert_eq!(addresses[2..4], [ip("192.0.2.2"), ip("192.0.2.3")]);
-    // And no more often than it may be.
-    assert!(upstream.seen().len() <= 2 * 16, "{}", upstream.seen().len());
+    // Five rounds, and no faster than they may be.
+    assert!(elapsed >= 4 * pause, "{elapsed:?}");
 }
 
 #[test]

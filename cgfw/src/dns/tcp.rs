@@ -1,0 +1,110 @@
+//! DNS over TCP (RFC 7766), with a bound on connections, which hickory's server has not.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Header, MessageType, ResponseCode};
+use hickory_proto::serialize::binary::BinDecodable as _;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::handler::Shared;
+use super::wire::error_message;
+use crate::policy::Transport;
+
+/// How many connections may be open at once; further ones wait in the listener's backlog.
+pub(super) const MAX_CONNECTIONS: usize = 128;
+/// How long a client may take to send a message or to read one (RFC 7766 section 6.2.3).
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+/// How long to wait after `accept` has failed, as it does while there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Accept connections and answer what is asked on them, for as long as the run lasts.
+pub(super) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    idle: Duration,
+) -> Infallible {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // Never closed, so that acquiring cannot fail.
+        let slot = Arc::clone(&slots).acquire_owned().await;
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    if let Err(error) = converse(stream, client, &shared, idle).await {
+                        tracing::debug!(%error, %client, "a DNS client over TCP went away");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a DNS client over TCP");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answer one message after the other, until the client has no more.
+async fn converse(
+    mut stream: TcpStream,
+    client: SocketAddr,
+    shared: &Shared,
+    idle: Duration,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let message = timeout(idle, read_message(&mut stream)).await??;
+        let Some(reply) = answer(message, client, shared).await else {
+            continue;
+        };
+        timeout(idle, write_message(&mut stream, &reply)).await??;
+    }
+}
+
+/// The reply to a message in octets; `None` if it deserves none.
+async fn answer(message: Vec<u8>, client: SocketAddr, shared: &Shared) -> Option<Vec<u8>> {
+    let header = Header::from_bytes(&message).ok()?;
+    // To answer an answer is to be played off against another server.
+    if header.message_type == MessageType::Response {
+        return None;
+    }
+    let Ok(request) = Request::from_bytes(message, client, Protocol::Tcp) else {
+        return error_message(&header, ResponseCode::FormErr);
+    };
+    let answer = shared.answer(&request, Transport::Tcp).await;
+    match answer.encode(&request) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            tracing::error!(%error, "cannot encode a DNS answer");
+            error_message(&header, ResponseCode::ServFail)
+        }
+    }
+}
+
+/// Each message is behind its length (RFC 1035 section 4.2.2).
+pub(super) async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// In one write, as RFC 7766 section 8 asks for.
+pub(super) async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let framed = [&length.to_be_bytes()[..], message].concat();
+    stream.write_all(&framed).await
+}
