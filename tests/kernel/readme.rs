@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::support::Lab;
 use crate::support::command::Test;
+use crate::support::dns::RESOLVER;
 
 const README: &str = include_str!("../../README.md");
 
@@ -104,6 +105,8 @@ fn hold(lab: &Lab, session: &[Exchange]) -> Vec<String> {
         let command = command.replace("cargo run --release --", "cgfw");
         writeln!(script, "mark\n{command}").unwrap();
     }
+    // As on a machine that is in no domain: the resolver has no suffix to try.
+    lab.write("/etc/resolv.conf", &format!("nameserver {RESOLVER}\n"));
     let output = lab.sh(&script).dir("/mnt").any_status().run();
     let (before, rest) = output.stdout.split_once(MARK).unwrap();
     assert_eq!((before, &*output.stderr), ("", ""), "{output}");
@@ -226,9 +229,12 @@ fn flags_in_help() -> Vec<(Flag, Vec<String>)> {
         .stdout;
     let (_, options) = help.split_once("\nOptions:\n").unwrap();
     let mut flags: Vec<(Flag, Vec<String>)> = Vec::new();
-    for line in options.lines().map(str::trim) {
+    for line in options.lines() {
+        // What is said of an option stands further to the right.
+        let is_option = line.find('-').is_some_and(|indent| indent <= 6);
+        let line = line.trim();
         let bracketed = |key: &str| Some(line.strip_prefix(key)?.strip_suffix(']')?.to_owned());
-        if line.starts_with("--") || line.starts_with('-') && line.contains(", --") {
+        if is_option {
             let names = line.trim_end_matches("...").replace(['<', '>'], "");
             let names = names.split(", ").map(str::to_owned).collect();
             let flag = Flag {
