@@ -71,6 +71,8 @@ pub struct Offsets {
     /// `pid`, which `tgid` follows.
     pub task_pid: u32,
     pub task_real_parent: u32,
+    /// The first thread, whose start is that of the process.
+    pub task_group_leader: u32,
     pub task_start_boottime: u32,
     pub task_mm: u32,
     pub task_cred: u32,
@@ -235,8 +237,8 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 60 && align_of::<Config>() == 4);
-    assert!(size_of::<Offsets>() == 32);
+    assert!(size_of::<Config>() == 64 && align_of::<Config>() == 4);
+    assert!(size_of::<Offsets>() == 36);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<OriginalKey>() == 16);

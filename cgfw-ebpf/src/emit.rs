@@ -74,8 +74,9 @@ fn describe(task: u64, act: &mut Act) {
     // tgid follows pid.
     let ids: *mut [u32; 2] = (&raw mut actor.tid).cast();
     read(task, config!(offsets.task_pid), ids);
+    let leader = read_word(task, config!(offsets.task_group_leader));
     read(
-        task,
+        leader,
         config!(offsets.task_start_boottime),
         &raw mut actor.started,
     );
@@ -116,8 +117,9 @@ pub(crate) fn current_owner() -> Owner {
     };
     if can_read_tasks() {
         let task = current_task();
+        let leader = read_word(task, config!(offsets.task_group_leader));
         read(
-            task,
+            leader,
             config!(offsets.task_start_boottime),
             &raw mut owner.stamp,
         );

@@ -22,6 +22,7 @@ pub(crate) static CONFIG: Config = Config {
     offsets: Offsets {
         task_pid: 0,
         task_real_parent: 0,
+        task_group_leader: 0,
         task_start_boottime: 0,
         task_mm: 0,
         task_cred: 0,

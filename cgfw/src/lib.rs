@@ -21,7 +21,7 @@ pub mod run;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -63,6 +63,7 @@ fn log_to_stderr(verbose: u8) {
     let filter = Targets::new().with_default(others).with_target("cgfw", own);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .without_time();
     tracing_subscriber::registry()

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use ipnet::IpNet;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -38,7 +39,7 @@ use crate::exit;
 use crate::ledger::{Ledger, Observation};
 use crate::pins::Pins;
 use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Ports};
-use crate::report::{End, Report, Start, Style, Survivor, Verbosity};
+use crate::report::{End, Fate, Report, Start, Style, Survivor, Verbosity};
 use crate::watch;
 
 /// How often records that nobody was woken for are read.
@@ -193,6 +194,7 @@ impl<'s> Run<'s> {
             Err(error) => return Finish::Failed(error),
         };
         let limit = self.settings.timeout;
+        let with_survivors = self.settings.survivors == Survivors::Wait;
         self.pump_until(async {
             let timed_out = async {
                 match limit {
@@ -201,11 +203,12 @@ impl<'s> Run<'s> {
                 }
             };
             tokio::select! {
-                ended = child.wait() => match ended.context("cannot wait for the command") {
-                    Ok(ended) => Finish::Child(ended),
-                    Err(error) => Finish::Failed(error),
-                },
-                error = forward_signals(&signals, &child) => Finish::Failed(error),
+                ended = wait(&child, with_survivors.then_some(cgroup)) => ended
+                    .context("cannot wait for the command")
+                    .map_or_else(Finish::Failed, Finish::Child),
+                ended = forward_signals(&signals, &child) => ended
+                    .context("cannot forward a signal")
+                    .map_or_else(Finish::Failed, |signal| Finish::Child(Ended::Killed(signal))),
                 () = timed_out => Finish::TimedOut,
             }
         })
@@ -301,15 +304,14 @@ impl<'s> Run<'s> {
             Ok(survivors) => (survivors, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let released = self.settings.survivors == Survivors::Release && !survivors.is_empty();
-        if released {
+        if self.settings.survivors == Survivors::Release && !survivors.is_empty() {
             failure = failure.or(self.release(&cgroup, &filter).err());
         }
         failure = failure.or(cgroup.close().err());
         self.enter(None);
         self.enter_the_rest();
         let outcome = self.outcome(finish, failure);
-        self.tell_the_end(outcome, elapsed, survivors, released)
+        self.tell_the_end(outcome, elapsed, survivors)
     }
 
     /// The kernel's counts of what was repeated, and questions nobody will claim.
@@ -338,13 +340,9 @@ impl<'s> Run<'s> {
             return Ok(Vec::new());
         }
         let survivors = survivors(cgroup)?;
-        match self.settings.survivors {
-            Survivors::Release if matches!(finish, Finish::Child(_)) => return Ok(survivors),
-            Survivors::Wait if matches!(finish, Finish::Child(_)) => {
-                self.pump_until(cgroup.emptied()).await??;
-                return Ok(survivors);
-            }
-            Survivors::Kill | Survivors::Wait | Survivors::Release => {}
+        let release = self.settings.survivors == Survivors::Release;
+        if release && matches!(finish, Finish::Child(_)) {
+            return Ok(survivors);
         }
         cgroup.signal(Signal::SIGTERM)?;
         // Past the grace the cgroup is killed; ended or not makes no difference here.
@@ -412,13 +410,7 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn tell_the_end(
-        self,
-        outcome: Outcome,
-        elapsed: Duration,
-        survivors: Vec<Survivor>,
-        released: bool,
-    ) -> u8 {
+    fn tell_the_end(self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.refused);
         let exit_code = exit::code(outcome, blocked);
         let command = octets(self.settings);
@@ -429,7 +421,11 @@ impl<'s> Run<'s> {
             exit_code,
             elapsed,
             survivors,
-            released,
+            fate: match self.settings.survivors {
+                Survivors::Kill => Fate::Ended,
+                Survivors::Wait => Fate::Awaited,
+                Survivors::Release => Fate::Released,
+            },
             caveats: self.caveats,
         };
         // Said in the summary, as far as that could be written.
@@ -514,15 +510,23 @@ fn emitter(sender: mpsc::Sender<Event>, overflow: Arc<AtomicU64>) -> dns::Emit {
     })
 }
 
-/// Pass signals on until that fails.
-async fn forward_signals(signals: &child::Listener, child: &Child) -> anyhow::Error {
+/// Wait for the command, and for all that it started if there is a cgroup to look at.
+async fn wait(child: &Child, survivors: Option<&Cgroup>) -> io::Result<Ended> {
+    let ended = child.wait().await?;
+    if let Some(cgroup) = survivors {
+        cgroup.emptied().await?;
+    }
+    Ok(ended)
+}
+
+/// Pass signals on to the child. When it is gone, and cgfw waits for those who outlived
+/// it, a signal is for cgfw itself: return it.
+async fn forward_signals(signals: &child::Listener, child: &Child) -> io::Result<Signal> {
     loop {
-        let passed_on = match signals.next().await {
-            Ok(signal) => child::forward(child.pid(), signal),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = passed_on {
-            return anyhow!(error).context("cannot forward a signal");
+        let received = signals.next().await?;
+        let to_send = (!received.from_terminal).then_some(received.signal);
+        if !child.send(to_send)? {
+            return Ok(received.signal);
         }
     }
 }
@@ -608,7 +612,7 @@ fn open_report(
     let audit_log = settings
         .audit_log
         .as_deref()
-        .map(|path| open_as(identity, path))
+        .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), open_as(identity, path)?)))
         .transpose()?;
     let verbosity = match (settings.quiet, settings.verbose) {
         (true, _) => Verbosity::Quiet,
@@ -666,13 +670,18 @@ fn open_as(identity: Option<&Identity>, path: &Path) -> anyhow::Result<File> {
             .append(true)
             .create(true)
             .mode(0o600)
+            // A pipe that nobody reads is an error now, and not a run that never starts.
+            .custom_flags(libc::O_NONBLOCK)
             .open(path)
             .with_context(|| format!("cannot open the audit log {}", path.display()))
     };
-    match identity {
+    let file = match identity {
         Some(identity) => child::as_user(identity, open),
         None => open(),
-    }
+    }?;
+    // From here on only its own thread writes, and may wait.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).context("cannot set up the audit log")?;
+    Ok(file)
 }
 
 fn octets(settings: &Settings) -> Vec<Vec<u8>> {

@@ -115,7 +115,7 @@ fn option_values_that_cannot_be_parsed_are_named() {
         ("--on-block", "explode"),
         ("--direct-ip", "sometimes"),
         ("--timeout", "soon"),
-        ("--timeout", "-1"),
+        ("--timeout", "0"),
         ("--upstream-dns", "dns.example"),
         ("--upstream-dns", "198.51.100.53:99999"),
         ("--survivors", "promote"),

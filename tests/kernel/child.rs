@@ -546,3 +546,58 @@ fn a_child_cannot_move_itself_out_as_an_ordinary_user() {
         .status(6)
         .run();
 }
+
+#[test]
+fn an_interactive_shell_has_job_control_of_its_own() {
+    let Some(lab) = Lab::new() else { return };
+    let shell = ["bash", "--norc", "--noprofile", "-i"];
+    let mut terminal = Terminal::start(&lab.cgfw().args(BLOCK).child(shell));
+    terminal.typed("PS1='in''side> '\n");
+    terminal.wait_for("inside> ");
+    terminal.typed("sleep 50\n");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.typed("\x03");
+    terminal.wait_for("inside> ");
+    terminal.typed("sleep 51\n");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.typed("\x1a");
+    terminal.wait_for("Stopped");
+    terminal.wait_for("inside> ");
+    terminal.typed("fg\n");
+    terminal.wait_for("fg");
+    terminal.wait_for("sleep 51");
+    std::thread::sleep(Duration::from_millis(300));
+    terminal.typed("\x03");
+    terminal.wait_for("inside> ");
+    terminal.typed("exit 7\n");
+    let (status, screen) = terminal.finish();
+    assert_eq!(status.code(), Some(7), "{screen}");
+}
+
+#[test]
+fn a_timeout_bounds_the_wait_for_survivors() {
+    let Some(lab) = Lab::new() else { return };
+    lab.cgfw()
+        .args(BLOCK)
+        .args(["--timeout", "1", "--survivors", "wait"])
+        .sh("sleep 60 & exit 0")
+        .status(124)
+        .within(Duration::from_secs(10))
+        .run();
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_survivors() {
+    let Some(lab) = Lab::new() else { return };
+    let running = lab
+        .cgfw()
+        .args(BLOCK)
+        .args(["--survivors", "wait"])
+        .sh("sleep 60 & exit 0")
+        .any_status()
+        .within(Duration::from_secs(10))
+        .spawn();
+    std::thread::sleep(Duration::from_millis(1500));
+    running.send(Signal::SIGTERM);
+    running.finish();
+}

@@ -103,7 +103,7 @@ fn the_proxy_speaks_edns_for_itself() {
     let Some(lab) = Lab::new() else { return };
     lab.cgfw()
         .args(BLOCK)
-        .sh("dig +bufsize=4000 +cookie=0123456789abcdef +subnet=192.0.2.0/24 example.com")
+        .sh("dig +bufsize=65000 +cookie=0123456789abcdef +subnet=192.0.2.0/24 example.com")
         .stdout_has("EDNS: version: 0")
         .run();
     // RFC 6891 section 6.1.3: an unknown version is answered with BADVERS, not served.
@@ -116,7 +116,7 @@ fn the_proxy_speaks_edns_for_itself() {
     assert!(
         questions
             .iter()
-            .all(|question| question.payload != Some(4000))
+            .all(|question| question.payload != Some(65000))
     );
 }
 
@@ -428,7 +428,7 @@ print(ask(bytes.fromhex('1234')))
 #[test]
 fn search_suffixes_do_not_help() {
     let Some(lab) = Lab::new() else { return };
-    // resolv.conf of the lab searches corp.example.
+    lab.sh("echo search corp.example >> /etc/resolv.conf").run();
     lab.cgfw()
         .args(BLOCK)
         .sh("getent ahosts github.com; dig +search +ndots=3 api.github.com")
@@ -509,4 +509,64 @@ fn other_mounts_still_propagate() {
     let output = running.finish();
     assert_eq!(output.stdout, "ready\noutside\n");
     lab.sh("umount later").run();
+}
+
+#[test]
+fn a_stub_resolver_on_loopback_is_asked() {
+    let Some(lab) = Lab::new() else { return };
+    // As systemd-resolved or dnsmasq have it; it is outside the filter, and cgfw asks it.
+    lab.nameservers(&["127.0.0.53"]);
+    let stub = "
+import socket
+listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+listener.bind(('127.0.0.53', 53))
+print('listening', flush=True)
+while True:
+    question, client = listener.recvfrom(512)
+    upstream = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    upstream.settimeout(2)
+    upstream.sendto(question, ('198.51.100.53', 53))
+    listener.sendto(upstream.recv(4096), client)
+";
+    let mut stub = lab.command("python3").args(["-c", stub]).spawn();
+    stub.wait_for_stdout("listening");
+    for options in [BLOCK, ["--allow", "example.com"]] {
+        for client in ["curl --silent", "golang", "busybox wget -q -O -"] {
+            lab.cgfw()
+                .args(options)
+                .sh(&format!(
+                    "{client} http://example.com/; {client} http://github.com/ && exit 9; true"
+                ))
+                .stdout("hello from example.com\n")
+                .run();
+        }
+    }
+}
+
+#[test]
+fn everything_works_without_ipv6() {
+    let Some(lab) = Lab::new() else { return };
+    lab.client().run(|| {
+        for interface in ["all", "default", "lo"] {
+            let file = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+            std::fs::write(file, "1").unwrap();
+        }
+    });
+    for client in [
+        "curl --silent http://HOST/",
+        "musl HOST 80",
+        "golang http://HOST/",
+    ] {
+        let output = lab
+            .cgfw()
+            .args(BLOCK)
+            .sh(&format!(
+                "{}; {} && exit 9; true",
+                client.replace("HOST", "example.com"),
+                client.replace("HOST", "github.com")
+            ))
+            .stdout_has("hello from example.com")
+            .run();
+        assert_eq!(output.refusal()["domain"], "github.com.", "{output}");
+    }
 }

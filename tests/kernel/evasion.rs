@@ -68,7 +68,8 @@ vector = ctypes.create_string_buffer(vector, len(vector))
 header = struct.pack('@PIxxxxPNPNixxxxIxxxx', ctypes.addressof(name), len(address),
                      ctypes.addressof(vector), 1, 0, 0, 0, 0)
 header = ctypes.create_string_buffer(header, len(header))
-print(libc.sendmmsg(udp().fileno(), header, 1, 0), ctypes.get_errno())",
+s = udp()
+print(libc.sendmmsg(s.fileno(), header, 1, 0), ctypes.get_errno())",
     );
 }
 

@@ -11,9 +11,9 @@ fn tcp_throughput_inside_is_that_outside() {
     const GOAL: f64 = 0.95;
     let Some(lab) = Lab::new() else { return };
     let blast = ["blast", "203.0.113.99", "9", "0.2"];
-    let (mut inside, mut outside): (f64, f64) = (0.0, 0.0);
-    // Other tests disturb every round, and none adds throughput: the best round of each
-    // approaches the truth from below.
+    let (mut inside, mut outside) = (0.0, 0.0);
+    // Other tests disturb every round. They disturb both sides alike, the more rounds the
+    // more so.
     for round in 0..60 {
         let bare = lab.command("env").args(blast).run();
         let filtered = lab
@@ -22,9 +22,9 @@ fn tcp_throughput_inside_is_that_outside() {
             .child(blast)
             .run();
         let bytes = |text: &str| text.trim().parse::<f64>().unwrap();
-        outside = outside.max(bytes(&bare.stdout));
-        inside = inside.max(bytes(&filtered.stdout));
-        if round >= 5 && inside >= GOAL * outside {
+        outside += bytes(&bare.stdout);
+        inside += bytes(&filtered.stdout);
+        if round >= 9 && inside >= GOAL * outside {
             return;
         }
     }
@@ -142,7 +142,9 @@ fn packets_are_not_events() {
         .run();
     // One connection is one event, however many packets it has.
     let lines = lab.read("audit.jsonl");
-    let contacts = lines.lines().filter(|line| line.contains("203.0.113.99"));
+    let contacts = lines
+        .lines()
+        .filter(|line| line.contains("\"dst_ip\":\"203.0.113.99\""));
     assert_eq!(contacts.count(), 1, "{lines}");
 }
 

@@ -140,7 +140,7 @@ const ADDRESSES: &[(&[&str], &str, bool)] = &[
     (&["--block", "203.0.113.99"], "203.0.113.99", false),
     (&["--block", "203.0.113.99"], "203.0.113.98", true),
     (&["--block", "203.0.113.0/24"], "203.0.113.99", false),
-    (&["--block", "203.0.113.0/24"], "example.com", false),
+    (&["--block", "203.0.113.0/24"], "mail.example.com", false),
     (
         &["--block", "203.0.113.0/24", "--allow", "203.0.113.99"],
         "203.0.113.99",
@@ -487,7 +487,7 @@ fn the_audit_log_is_complete() {
         .args(["--block", "github.com", "--block", "203.0.113.99"])
         .args(["--audit-log", "audit.jsonl"])
         .sh(
-            "curl --silent http://alias.example/; curl --silent --user-agent 'a b' github.com; \
+            "curl --silent -4 http://alias.example/; curl --silent --user-agent 'a b' github.com; \
              curl --silent http://203.0.113.99/; true",
         )
         .run();
@@ -518,7 +518,7 @@ fn the_audit_log_is_complete() {
     let blocked = find("dns", "qname", "github.com");
     assert_eq!(blocked["verdict"], "blocked");
     assert_eq!(blocked["rcode"], "NXDOMAIN");
-    assert_eq!(blocked["rule"], "github.com");
+    assert_eq!(blocked["rule"], "--block github.com");
     assert_eq!(
         blocked["argv"],
         serde_json::json!(["curl", "--silent", "--user-agent", "a b", "github.com"])
@@ -535,7 +535,7 @@ fn the_audit_log_is_complete() {
     assert_eq!(connect["layer"], "connect");
     assert_eq!(connect["dst_port"], 80);
     assert_eq!(connect["proto"], "tcp");
-    assert_eq!(connect["rule"], "203.0.113.99");
+    assert_eq!(connect["rule"], "--block 203.0.113.99");
     let permitted = find("connect", "dst_ip", "203.0.113.21");
     assert_eq!(permitted["verdict"], "allowed");
 }
@@ -603,4 +603,31 @@ fn options_come_from_the_environment_too() {
         .args(["--block", "github.com"])
         .child(fetch("example.com"))
         .run();
+}
+
+#[test]
+fn an_audit_log_that_nobody_reads_does_not_hang_the_run() {
+    let Some(lab) = Lab::new() else { return };
+    lab.sh("mkfifo pipe").run();
+    lab.cgfw()
+        .args(["--block", "github.com", "--audit-log", "pipe"])
+        .sh("touch was-run")
+        .status(125)
+        .stderr_has("pipe")
+        .within(std::time::Duration::from_secs(5))
+        .run();
+    assert!(!lab.exists("was-run"), "the command ran");
+}
+
+#[test]
+fn runs_append_to_an_audit_log() {
+    let Some(lab) = Lab::new() else { return };
+    for _ in 0..2 {
+        lab.cgfw()
+            .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
+            .child(["true"])
+            .run();
+    }
+    let starts = lab.read("audit.jsonl").matches("\"run_start\"").count();
+    assert_eq!(starts, 2);
 }

@@ -42,7 +42,7 @@ fn a_refused_connect_is_shown_with_its_name_where_that_is_known() {
     let output = lab
         .cgfw()
         .args(["--block", "198.51.100.10"])
-        .sh("echo $$; exec curl --silent http://github.com/")
+        .sh("echo $$; exec curl --silent -4 http://github.com/")
         .status(7)
         .run();
     let pid = output.stdout.trim();
@@ -50,7 +50,7 @@ fn a_refused_connect_is_shown_with_its_name_where_that_is_known() {
         assert_eq!(refusal["blockedAt"], "connect", "{output}");
         assert_eq!(refusal["pid"], pid, "{output}");
         assert_eq!(
-            refusal["cmd"], "curl --silent http://github.com/",
+            refusal["cmd"], "curl --silent -4 http://github.com/",
             "{output}"
         );
     }

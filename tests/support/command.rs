@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -156,7 +157,8 @@ impl<'lab> Test<'lab> {
 
     pub fn stdin(self, text: &str) -> Self {
         let file = memory();
-        file.write_all_at(text.as_bytes(), 0).unwrap();
+        (&file).write_all(text.as_bytes()).unwrap();
+        (&file).rewind().unwrap();
         self.stdin_fd(file.into())
     }
 
@@ -451,11 +453,8 @@ impl Output {
     pub fn refusals(&self) -> Vec<BTreeMap<String, String>> {
         self.stderr
             .lines()
-            .filter(|line| line.contains(" BLOCKED "))
-            .map(|line| {
-                let (_, pairs) = line.split_once(" BLOCKED ").unwrap();
-                parse_pairs(pairs)
-            })
+            .filter(|line| line.starts_with("WARN "))
+            .filter_map(|line| Some(parse_pairs(line.split_once(" BLOCKED ")?.1)))
             .collect()
     }
 
@@ -519,10 +518,12 @@ fn shown(argv: &[OsString]) -> String {
     words.join(" ")
 }
 
+/// A file in memory, to which several processes may write at once: without O_APPEND the
+/// kernel does not order them, as it does for files that have a name.
 fn memory() -> File {
-    memfd_create(c"output", MFdFlags::MFD_CLOEXEC)
-        .unwrap()
-        .into()
+    let file = memfd_create(c"output", MFdFlags::MFD_CLOEXEC).unwrap();
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).unwrap();
+    file.into()
 }
 
 fn contents(file: &File) -> String {

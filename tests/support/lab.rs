@@ -120,7 +120,7 @@ impl Lab {
 
     /// Watch what arrives at the internet's end of the wire.
     pub fn sniff(&self) -> Sniffer {
-        Sniffer::start(&self.wire)
+        Sniffer::start(&self.wire, &self.client)
     }
 
     pub fn write(&self, path: &str, contents: &str) {
@@ -283,7 +283,7 @@ fn read_tree(root: &Path, relative: &Path, files: &mut HashMap<String, Vec<u8>>)
 }
 
 fn resolv_conf(servers: &[&str]) -> String {
-    let mut text = String::from("search corp.example\noptions timeout:2 attempts:2\n");
+    let mut text = String::from("options timeout:2 attempts:2\n");
     for server in servers {
         writeln!(text, "nameserver {server}").unwrap();
     }

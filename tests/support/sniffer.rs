@@ -3,12 +3,12 @@ A packet socket on the internet's end of the wire: the proof that something was,
 not, sent.
 */
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -18,6 +18,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use super::internet::DISCARD;
 use super::namespace::Namespaces;
 
 /// A packet from the client.
@@ -30,20 +31,31 @@ pub struct Packet {
     pub bytes: Vec<u8>,
 }
 
+impl Packet {
+    fn contains(&self, needle: &[u8]) -> bool {
+        self.bytes
+            .windows(needle.len())
+            .any(|bytes| bytes == needle)
+    }
+}
+
 /// Collects packets until dropped.
 pub struct Sniffer {
+    /// Sends, from the client, what tells that all before it has arrived.
+    marker: UdpSocket,
     packets: Arc<Mutex<Vec<Packet>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Sniffer {
-    /// Watch the interface `wire` in `namespace`.
-    pub fn start(namespace: &Namespaces) -> Self {
+    /// Watch the interface `wire` in `namespace`, to which `client` is joined.
+    pub fn start(namespace: &Namespaces, client: &Namespaces) -> Self {
+        let marker = client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         let (socket, interface) = namespace.run(|| {
             let kind = SockType::Datagram;
             let all = SockProtocol::EthAll;
-            let socket = socket(AddressFamily::Packet, kind, SockFlag::empty(), all).unwrap();
+            let socket = socket(AddressFamily::Packet, kind, SockFlag::SOCK_CLOEXEC, all).unwrap();
             (socket, if_nametoindex("wire").unwrap())
         });
         setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
@@ -55,16 +67,34 @@ impl Sniffer {
             move || collect(&socket, interface as usize, &packets, &stop)
         });
         Self {
+            marker,
             packets,
             stop,
             thread: Some(thread),
         }
     }
 
-    /// What came so far. The wire has no delay, so that this is all that was sent.
+    /// What has come so far.
+    #[track_caller]
     pub fn packets(&self) -> Vec<Packet> {
-        thread::sleep(Duration::from_millis(50));
-        self.packets.lock().unwrap().clone()
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("end of what was sent {count}");
+        let router = (Ipv4Addr::new(192, 0, 2, 1), DISCARD);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            self.marker.send_to(mark.as_bytes(), router).unwrap();
+            thread::sleep(Duration::from_millis(20));
+            let mut packets = self.packets.lock().unwrap().clone();
+            if packets
+                .iter()
+                .any(|packet| packet.contains(mark.as_bytes()))
+            {
+                packets.retain(|packet| !packet.contains(b"end of what was sent "));
+                return packets;
+            }
+            assert!(Instant::now() < deadline, "the sniffer sees nothing");
+        }
     }
 
     pub fn packets_to(&self, destination: impl Into<IpAddr>) -> Vec<Packet> {
@@ -77,12 +107,7 @@ impl Sniffer {
     /// The packets that contain `needle` anywhere.
     pub fn packets_with(&self, needle: &[u8]) -> Vec<Packet> {
         let mut packets = self.packets();
-        packets.retain(|packet| {
-            packet
-                .bytes
-                .windows(needle.len())
-                .any(|bytes| bytes == needle)
-        });
+        packets.retain(|packet| packet.contains(needle));
         packets
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
     are_pairs.then_some(Offsets {
         task_pid,
         task_real_parent: task.member(b"real_parent")?,
+        task_group_leader: task.member(b"group_leader")?,
         task_start_boottime: task.member(b"start_boottime")?,
         task_mm: task.member(b"mm")?,
         task_cred: task.member(b"cred")?,
@@ -194,6 +195,7 @@ mod tests {
         let all = [
             found.task_pid,
             found.task_real_parent,
+            found.task_group_leader,
             found.task_start_boottime,
             found.task_mm,
             found.task_cred,

@@ -75,6 +75,7 @@ fn parse(text: &str, boot: &str) -> Option<Offsets> {
     let offsets = Offsets {
         task_pid: next()?,
         task_real_parent: next()?,
+        task_group_leader: next()?,
         task_start_boottime: next()?,
         task_mm: next()?,
         task_cred: next()?,
@@ -86,10 +87,11 @@ fn parse(text: &str, boot: &str) -> Option<Offsets> {
 }
 
 /// In the order of [`parse`].
-fn fields(offsets: &Offsets) -> [u32; 8] {
+fn fields(offsets: &Offsets) -> [u32; 9] {
     [
         offsets.task_pid,
         offsets.task_real_parent,
+        offsets.task_group_leader,
         offsets.task_start_boottime,
         offsets.task_mm,
         offsets.task_cred,
@@ -106,6 +108,7 @@ mod tests {
     const OFFSETS: Offsets = Offsets {
         task_pid: 1,
         task_real_parent: 2,
+        task_group_leader: 9,
         task_start_boottime: 3,
         task_mm: 4,
         task_cred: 5,

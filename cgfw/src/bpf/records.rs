@@ -192,10 +192,10 @@ mod tests {
     }
 
     fn contact(act: &Act, audit: bool) -> Contact {
-        match decode(act, audit).unwrap().fact {
-            Fact::Contact(contact) => contact,
-            other => panic!("{other:?}"),
-        }
+        let Fact::Contact(contact) = decode(act, audit).unwrap().fact else {
+            panic!("{act:?} is no contact");
+        };
+        contact
     }
 
     #[test]
@@ -242,18 +242,18 @@ mod tests {
         act.deed.kind = ACT_QUERY;
         act.deed.protocol = protocol::UDP;
         act.deed.ipv6 = 1;
-        match decode(&act, false).unwrap().fact {
-            Fact::Asked { key, .. } => assert_eq!(
-                key,
-                QueryKey {
-                    transport: Transport::Udp,
-                    ipv6: true,
-                    port: 5555,
-                    id: 0xbeef
-                }
-            ),
-            other => panic!("{other:?}"),
-        }
+        let Fact::Asked { key, .. } = decode(&act, false).unwrap().fact else {
+            panic!("{act:?} is no question");
+        };
+        assert_eq!(
+            key,
+            QueryKey {
+                transport: Transport::Udp,
+                ipv6: true,
+                port: 5555,
+                id: 0xbeef
+            }
+        );
     }
 
     #[test]

@@ -3,9 +3,8 @@
 use std::io;
 
 use anyhow::Context as _;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
 use crate::watch;
@@ -55,37 +54,33 @@ impl Signals {
     }
 }
 
-/// Signals that a process sent to cgfw.
+/// Signals that were sent to cgfw.
 pub struct Listener(AsyncFd<SignalFd>);
 
-impl Listener {
-    /// The next signal that some process sent to cgfw alone.
-    ///
+/// A signal, and whether the child has had it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub signal: Signal,
     /// The terminal sends its signals to the whole foreground group, in which the child
-    /// is too; those have a positive `si_code` (SI_KERNEL, 0x80) and would arrive twice.
-    pub async fn next(&self) -> io::Result<Signal> {
-        loop {
-            let mut guard = self.0.readable().await?;
-            match guard.try_io(|fd| Ok(fd.get_ref().read_signal()?)) {
-                Ok(Ok(Some(info))) if info.ssi_code <= 0 => {
-                    let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
-                    return Ok(Signal::try_from(number)?);
-                }
-                Ok(Ok(_)) => {
-                    // From the terminal, or nothing there: `try_io` only notices an error.
-                    guard.clear_ready();
-                }
-                Ok(Err(error)) => return Err(error),
-                Err(_would_block) => {}
-            }
-        }
-    }
+    /// is too.
+    pub from_terminal: bool,
 }
 
-/// Send `signal` to the child; one that has just ended needs it no more.
-pub fn forward(child: Pid, signal: Signal) -> io::Result<()> {
-    match kill(child, signal) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(error) => Err(error.into()),
+impl Listener {
+    /// The next signal.
+    pub async fn next(&self) -> io::Result<Received> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let Some(info) = guard.get_inner().read_signal()? else {
+                guard.clear_ready();
+                continue;
+            };
+            let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
+            return Ok(Received {
+                signal: Signal::try_from(number)?,
+                // A process has an si_code of zero or less, the terminal SI_KERNEL (0x80).
+                from_terminal: info.ssi_code > 0,
+            });
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::ptr;
 
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
@@ -69,7 +69,7 @@ impl std::error::Error for SpawnError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Exited(i32),
-    Killed(nix::sys::signal::Signal),
+    Killed(Signal),
 }
 
 /// The running command.
@@ -163,8 +163,25 @@ impl Command<'_> {
 }
 
 impl Child {
-    pub fn pid(&self) -> Pid {
-        self.pid
+    /// Send a signal, or with `None` only look. Returns whether there was anybody to get it:
+    /// a command that has been waited for is gone, and its pid may be somebody else's.
+    pub fn send(&self, signal: Option<Signal>) -> io::Result<bool> {
+        let number = signal.map_or(0, |signal| signal as libc::c_int);
+        // SAFETY: takes integers, and null for the default siginfo.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                number,
+                ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        match Errno::result(result) {
+            Ok(_) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Wait for the command itself, not for what it started.
@@ -273,7 +290,7 @@ impl Prepared<'_> {
     /// The guardian kills the whole tree; this is for the case that it was killed too. A
     /// change of user would clear it, so it comes after that.
     fn die_with_parent(&self) -> Result<(), Errno> {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the signal was asked for.
         if nix::unistd::getppid() == self.parent {
             Ok(())

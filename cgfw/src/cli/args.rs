@@ -34,6 +34,7 @@ pub(super) enum Subcommands {
     Run(Box<RunArgs>),
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 /// Run a command behind the filter
 ///
 /// Everything that the command starts is behind it too, and nothing else on the host is.
@@ -203,7 +204,13 @@ pub(super) struct RunArgs {
     ///
     /// As in 30s, 5m or 1h 30m; a plain number means seconds. By default a run takes as
     /// long as it takes.
-    #[arg(long, value_name = "TIME", env = "CGFW_TIMEOUT", value_parser = parse_time)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "CGFW_TIMEOUT",
+        allow_negative_numbers = true,
+        value_parser = parse_time
+    )]
     pub(super) timeout: Option<Duration>,
 
     /// Choose what happens to processes that outlive the command

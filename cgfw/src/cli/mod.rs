@@ -24,6 +24,7 @@ pub enum Invocation {
 }
 
 /// `cgfw run`
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug)]
 pub struct Run {
     /// In the order of `--block` and then `--allow`.

@@ -96,7 +96,7 @@ fn every_option_reaches_its_field() {
     assert_eq!(run.fail_on_block, Some(120));
     assert_eq!(run.audit_log, Some(PathBuf::from("/tmp/x.jsonl")));
     assert_eq!(run.user.as_deref(), Some("deploy"));
-    assert_eq!(run.timeout, Some(Duration::from_secs(300)));
+    assert_eq!(run.timeout, Some(Duration::from_mins(5)));
     assert_eq!(run.survivors, Survivors::Release);
     assert_eq!(run.color, Color::Never);
     assert_eq!(run.verbose, 2);
@@ -130,6 +130,7 @@ fn times_are_written_as_people_write_them() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn wrong_usage_is_one_message_that_names_the_argument() {
     for (line, says) in [
@@ -188,7 +189,10 @@ fn wrong_usage_is_one_message_that_names_the_argument() {
             "run --timeout 0 -- true",
             "'0' for '--timeout <TIME>': not a time",
         ),
-        ("run --timeout -1 -- true", "'-1'"),
+        (
+            "run --timeout -1 -- true",
+            "'-1' for '--timeout <TIME>': not a time",
+        ),
         (
             "run --fail-on-block=0 -- true",
             "'0' for '--fail-on-block[=<CODE>]'",

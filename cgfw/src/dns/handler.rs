@@ -250,6 +250,14 @@ impl Shared {
             if let Err(error) = pinned {
                 tracing::error!(%error, name = %finding.subject(question), "cannot pin a blocked name");
             }
+            // Whoever connects to these addresses all the same is refused by this name.
+            (self.proxy.emit)(Event {
+                time: SystemTime::now(),
+                fact: Fact::Known {
+                    name: finding.subject(question).clone(),
+                    addresses: finding.addresses,
+                },
+            });
             return self.refuse(request, question, &finding.judgement, fact);
         }
         if let Err(error) = pinned {

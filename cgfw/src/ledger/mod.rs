@@ -291,9 +291,11 @@ impl Ledger {
         process: Option<Arc<Process>>,
     ) -> Observation {
         let asker = process.as_deref().map(id);
+        let target = self.target_of(&query, asker);
+        let is_suffixed = target != query.qname;
         let first = self
             .refused
-            .insert((asker, query.qname.clone(), query.verdict), ());
+            .insert((asker, target.clone(), query.verdict), ());
         let observation = Observation {
             time,
             process,
@@ -311,8 +313,31 @@ impl Ledger {
             count: 1,
             act: Act::Query(query),
         };
-        self.totals.add(&observation, false);
+        if first || !is_suffixed {
+            self.totals.add(Target::Name(target), &observation, false);
+        }
         observation
+    }
+
+    /// The name under which a question is counted. A resolver repeats a name that was
+    /// refused with each of its search suffixes: that is no refusal, nor look-up, of its
+    /// own.
+    fn target_of(&self, query: &Query, asker: Option<ProcessId>) -> Domain {
+        let was_refused = |bare: &Domain| {
+            query.matched.as_ref() == Some(bare)
+                || self
+                    .refused
+                    .get(&(asker, bare.clone(), query.verdict))
+                    .is_some()
+        };
+        let bare = match query.verdict {
+            Verdict::Allowed => None,
+            Verdict::Blocked | Verdict::WouldBlock => self
+                .policy
+                .without_search_suffix(&query.qname)
+                .find(was_refused),
+        };
+        bare.unwrap_or_else(|| query.qname.clone())
     }
 
     fn contact(&mut self, time: SystemTime, contact: Contact) -> Observation {
@@ -394,7 +419,11 @@ impl Ledger {
         };
         let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
         if !is_internal {
-            self.totals.add(&observation, unjudged);
+            let target = match observation.act.name() {
+                Some(name) => Target::Name(name.clone()),
+                None => Target::Address(destination),
+            };
+            self.totals.add(target, &observation, unjudged);
         }
         observation
     }

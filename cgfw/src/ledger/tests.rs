@@ -535,6 +535,40 @@ fn aliases_and_search_suffixes_are_the_reason_they_are() {
 }
 
 #[test]
+fn a_refused_name_that_is_repeated_with_a_search_suffix_is_one_refusal() {
+    let search = || vec![domain("corp.example"), domain("example")];
+    let blocks = vec![Rule::parse("github.com", Action::Block, String::new()).unwrap()];
+    let allows = vec![Rule::parse("a.test", Action::Allow, String::new()).unwrap()];
+    for rules in [blocks, allows] {
+        let policy = Policy::new(rules, None, None, search());
+        let mut ledger = Ledger::new(Arc::new(policy));
+        let firsts: Vec<bool> = [
+            "github.com",
+            "github.com.corp.example",
+            "github.com.example",
+        ]
+        .iter()
+        .map(|asked| resolve(&mut ledger, process(5, "curl"), asked, &[]).first)
+        .collect();
+        assert_eq!(firsts, [true, false, false]);
+        assert_eq!(total(&ledger, "github.com").lookups, 1);
+        assert_eq!(ledger.totals().targets().count(), 1);
+        let other = process(6, "curl");
+        assert!(resolve(&mut ledger, other, "github.com", &[]).first);
+    }
+}
+
+#[test]
+fn an_allowed_name_is_counted_as_it_was_asked() {
+    let policy = Policy::new(Vec::new(), None, None, vec![domain("corp.example")]);
+    let mut ledger = Ledger::new(Arc::new(policy));
+    for asked in ["db", "db.corp.example"] {
+        resolve(&mut ledger, process(5, "psql"), asked, &[]);
+        assert_eq!(total(&ledger, asked).lookups, 1);
+    }
+}
+
+#[test]
 fn losses_add_up() {
     let mut ledger = ledger(&[], &[]);
     for count in [2, 40] {

@@ -80,18 +80,7 @@ impl Totals {
             .any(|total| total.verdict == Verdict::Blocked)
     }
 
-    pub(super) fn add(&mut self, observation: &Observation, unjudged: bool) {
-        let target = match &observation.act {
-            Act::Query(query) => Target::Name(query.qname.clone()),
-            Act::Contact {
-                name: Some(name), ..
-            } => Target::Name(name.clone()),
-            Act::Contact {
-                destination,
-                name: None,
-                ..
-            } => Target::Address(*destination),
-        };
+    pub(super) fn add(&mut self, target: Target, observation: &Observation, unjudged: bool) {
         if self.targets.len() >= MAX_TARGETS && !self.targets.contains_key(&target) {
             self.uncounted += observation.count;
             return;

@@ -67,7 +67,7 @@ pub struct Judgement {
     fallback: Action,
 }
 
-/// What a [`Judgement`] says of one port.
+/// What a [`Judgement`] says of one port, or of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision<'j> {
     pub action: Action,
@@ -139,6 +139,15 @@ impl Judgement {
     /// Whether no port at all is allowed, so that a name need not even be forwarded.
     pub fn is_blocked(&self) -> bool {
         self.ports.uniform() == Some(Action::Block)
+    }
+
+    /// What decided the name as a whole.
+    pub fn decision(&self) -> Decision<'_> {
+        Decision {
+            action: self.ports.uniform().unwrap_or(Action::Allow),
+            rule: self.rule.as_ref(),
+            matched: self.matched.as_ref(),
+        }
     }
 
     /// The verdict on one port and what decided it: the first match that blocks,
@@ -248,10 +257,7 @@ impl Policy {
     /// The asked name is judged by the rules and the default; an alias, and the name
     /// without the resolver's search suffix, only by rules that block.
     pub fn name(&self, qname: &Domain, aliases: &[Domain]) -> Judgement {
-        let bare = self
-            .search
-            .iter()
-            .filter_map(|suffix| qname.strip_suffix(suffix));
+        let bare = self.without_search_suffix(qname);
         let others = aliases.iter().cloned().chain(bare).filter_map(|other| {
             Some(Matching {
                 rules: self.rules_on(&other)?,
@@ -263,6 +269,13 @@ impl Policy {
             matched: None,
         });
         Judgement::new(asked.into_iter().chain(others).collect(), self.default)
+    }
+
+    /// What `name` may have been before the resolver appended one of its search suffixes.
+    pub fn without_search_suffix(&self, name: &Domain) -> impl Iterator<Item = Domain> {
+        self.search
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
     }
 
     /// Judge an address that an answer gave for `qname`, whose own judgement is `name`:
@@ -333,25 +346,45 @@ impl Policy {
 
     /// What is known before any name is resolved: the networks of rules, and private ones
     /// and the host's own addresses where unknown addresses are blocked. The verdict of
-    /// the longest prefix holds.
+    /// the longest prefix holds, also where IPv4 addresses are looked up as IPv4-mapped
+    /// ones; addresses in none of them are [`Self::unresolved`].
     pub fn networks(&self) -> Vec<(IpNet, Ports)> {
-        let mut nets: Vec<IpNet> = self.networks.iter().map(|(net, _)| *net).collect();
-        if self.direct_ip != DirectIp::Allow {
-            nets.extend(self.own.iter().copied().map(IpNet::from));
+        let mut near = self.near_networks();
+        let rules = self.networks.iter().map(|(net, _)| *net);
+        let mut nets: Vec<IpNet> = rules.chain(near.iter().copied()).collect();
+        let mapped = IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
+        if nets.iter().any(|net| net.contains(&mapped)) {
+            // `::/0` does not speak of IPv4.
+            nets.push(Ipv4Net::default().into());
         }
-        if self.direct_ip == DirectIp::Private {
-            nets.extend(private_networks());
-            nets.extend(&self.on_link);
-        }
+        // Loopback needs no entry of its own, unless a larger network would hide it.
+        let is_hidden = |net: &IpNet| nets.iter().any(|outer| outer.contains(net));
+        let hidden: Vec<IpNet> = loopback_networks().into_iter().filter(is_hidden).collect();
+        near.extend(&hidden);
+        nets.extend(hidden);
         nets.sort_unstable();
         nets.dedup();
         nets.into_iter()
-            .map(|net| (net, self.on_network(net)))
+            .map(|net| (net, self.on_network(net, &near)))
             .collect()
     }
 
+    /// Networks whose unknown addresses are allowed although others are blocked, but for
+    /// loopback ones.
+    fn near_networks(&self) -> Vec<IpNet> {
+        let own = self.own.iter().copied().map(IpNet::from);
+        match self.direct_ip {
+            DirectIp::Allow => Vec::new(),
+            DirectIp::Block => own.collect(),
+            DirectIp::Private => own
+                .chain(private_networks())
+                .chain(self.on_link.iter().copied())
+                .collect(),
+        }
+    }
+
     /// The verdict on the addresses of a network that are in no longer one.
-    fn on_network(&self, net: IpNet) -> Ports {
+    fn on_network(&self, net: IpNet, near: &[IpNet]) -> Ports {
         let rules = self
             .networks
             .iter()
@@ -361,7 +394,14 @@ impl Policy {
             rules: rules.collect(),
             matched: None,
         };
-        Judgement::new(vec![matching], self.unresolved(net.network())).ports
+        // Not that of its first address, which may be an exception of its own.
+        let is_near = near.iter().any(|outer| outer.contains(&net));
+        let unresolved = match self.direct_ip {
+            DirectIp::Allow => Action::Allow,
+            DirectIp::Private | DirectIp::Block if is_near => Action::Allow,
+            DirectIp::Private | DirectIp::Block => Action::Block,
+        };
+        Judgement::new(vec![matching], unresolved).ports
     }
 
     /// The names that rules block, each once: their addresses are worth knowing.
@@ -416,7 +456,7 @@ fn implied_default(rules: &[Rule]) -> Action {
 }
 
 /// RFC 1918, RFC 6598, link-local (RFC 3927, RFC 4291) and unique local (RFC 4193).
-fn private_networks() -> impl Iterator<Item = IpNet> {
+fn private_networks() -> [IpNet; 7] {
     let v4 = |a, b, prefix| IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix));
     let v6 = |a, prefix| {
         let address = Ipv6Addr::new(a, 0, 0, 0, 0, 0, 0, 0);
@@ -431,13 +471,22 @@ fn private_networks() -> impl Iterator<Item = IpNet> {
         v6(0xfe80, 10),
         v6(0xfc00, 7),
     ]
-    .into_iter()
+}
+
+/// Loopback, and the unspecified addresses, which Linux connects to loopback.
+fn loopback_networks() -> [IpNet; 4] {
+    [
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED).into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST).into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED).into(),
+    ]
 }
 
 /// Whether the address lies in a network that is private everywhere.
 pub fn is_private(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    private_networks().any(|net| net.contains(&address))
+    private_networks().iter().any(|net| net.contains(&address))
 }
 
 fn is_link_local(address: IpAddr) -> bool {

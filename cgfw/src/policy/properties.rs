@@ -231,6 +231,45 @@ proptest! {
     }
 
     #[test]
+    fn networks_say_beforehand_what_is_said_of_each_address(
+        rules in prop::collection::vec(rule(), 0..6),
+        direct_ip in prop_oneof![
+            Just(DirectIp::Allow), Just(DirectIp::Private), Just(DirectIp::Block)
+        ],
+        own in prop::collection::vec(address(), 0..2),
+        on_link in prop::collection::vec(network(), 0..2),
+        address in prop_oneof![
+            3 => address(),
+            1 => prop::sample::select(&["127.0.0.1", "::1", "0.0.0.0", "10.0.0.1", "11.0.0.1"][..])
+                .prop_map(|text| text.parse().unwrap()),
+        ],
+        transport in transport(),
+        port in port(),
+    ) {
+        let policy = Policy::new(rules, Some(Action::Allow), Some(direct_ip), Vec::new())
+            .with_host(own, on_link);
+        let expected = policy
+            .address(address)
+            .map_or(policy.unresolved(address), |judgement| judgement.ports.at(transport, port));
+        // As the kernel looks it up: by the longest prefix of the IPv4-mapped form.
+        let mapped = |address: IpAddr| match address {
+            IpAddr::V4(address) => (address.to_ipv6_mapped(), 96),
+            IpAddr::V6(address) => (address, 0),
+        };
+        let found = policy
+            .networks()
+            .into_iter()
+            .filter(|(net, _)| {
+                let ((base, offset), (own, _)) = (mapped(net.network()), mapped(address));
+                let length = net.prefix_len() + offset;
+                Ipv6Net::new(base, length).unwrap().contains(&own)
+            })
+            .max_by_key(|(net, _)| net.prefix_len() + mapped(net.network()).1);
+        let found = found.map_or(policy.unresolved(address), |(_, ports)| ports.at(transport, port));
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_judgement_names_a_rule_that_has_its_verdict(
         rules in prop::collection::vec(rule(), 0..8),
         default in action(),

@@ -846,3 +846,22 @@ fn private_networks_are_known_beforehand_where_only_they_are_allowed() {
         assert_eq!(verdict, Some(Action::Allow), "{net}");
     }
 }
+
+#[test]
+fn a_rule_for_one_port_of_everything_opens_nothing_else() {
+    for (allow, v4_port) in [
+        ("0.0.0.0/0:443", Action::Allow),
+        ("[::/0]:443", Action::Block),
+    ] {
+        let policy = policy(&[], &[allow]);
+        let networks = policy.networks();
+        let at = |net: &str, port| {
+            let net: IpNet = net.parse().unwrap();
+            let (_, ports) = networks.iter().find(|(known, _)| *known == net).unwrap();
+            ports.at(Transport::Tcp, port)
+        };
+        assert_eq!(at("0.0.0.0/0", 443), v4_port, "{allow}");
+        assert_eq!(at("0.0.0.0/0", 22), Action::Block, "{allow}");
+        assert_eq!(at("127.0.0.0/8", 22), Action::Allow, "{allow}");
+    }
+}

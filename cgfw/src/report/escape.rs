@@ -54,9 +54,9 @@ pub(super) fn is_visible(c: char) -> bool {
 }
 
 /// The command line as one would type it into a shell, unescaped: bytes, as they were.
-/// A name in brackets, as ps(1) has it, if there is none.
+/// A name in brackets, as ps(1) has it, if there is none (or it was overwritten).
 pub(super) fn command_line(argv: &[Vec<u8>], comm: &[u8], truncated: bool) -> Vec<u8> {
-    if argv.is_empty() {
+    if argv.iter().all(Vec::is_empty) {
         return [b"[", comm, b"]"].concat();
     }
     let words = argv.iter().map(Vec::as_slice);
@@ -132,6 +132,7 @@ mod tests {
             assert_eq!(String::from_utf8(found).unwrap(), line);
         }
         assert_eq!(command_line(&[], b"kworker", false), b"[kworker]");
+        assert_eq!(command_line(&[Vec::new()], b"sd-pam", false), b"[sd-pam]");
         assert_eq!(command_line(&[b"x".to_vec()], b"", true), b"x ...");
         assert_eq!(command_of(None), b"?");
     }

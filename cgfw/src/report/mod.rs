@@ -11,7 +11,7 @@ mod outlet;
 mod text;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
@@ -66,11 +66,21 @@ pub struct End<'r> {
     pub elapsed: Duration,
     /// Processes that outlived the command.
     pub survivors: Vec<Survivor>,
-    /// Whether they were let go (`--survivors release`) and not ended.
-    pub released: bool,
+    pub fate: Fate,
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+}
+
+/// What became of the processes that outlived the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They were asked to end, and made to.
+    Ended,
+    /// They were waited for.
+    Awaited,
+    /// They were let go, unfiltered.
+    Released,
 }
 
 /// A process that outlived the command.
@@ -88,6 +98,12 @@ pub struct Losses {
     pub audit_log: u64,
 }
 
+#[derive(Debug)]
+struct AuditLog {
+    path: PathBuf,
+    outlet: Outlet,
+}
+
 /// Tells of a run.
 #[derive(Debug)]
 pub struct Report {
@@ -96,13 +112,13 @@ pub struct Report {
     verbosity: Verbosity,
     style: Style,
     stderr: Outlet,
-    audit_log: Option<Outlet>,
+    audit_log: Option<AuditLog>,
     said_that_lines_are_lost: bool,
 }
 
 impl Report {
     /// `run` identifies the run in the audit log, `default` is the verdict where no rule
-    /// speaks.
+    /// speaks. The audit log comes with the path that it was opened by.
     ///
     /// # Errors
     ///
@@ -113,7 +129,7 @@ impl Report {
         verbosity: Verbosity,
         style: Style,
         stderr: impl Write + Send + 'static,
-        audit_log: Option<impl Write + Send + 'static>,
+        audit_log: Option<(PathBuf, impl Write + Send + 'static)>,
     ) -> io::Result<Self> {
         Ok(Self {
             run,
@@ -122,7 +138,10 @@ impl Report {
             style,
             stderr: Outlet::new("cgfw-stderr", stderr)?,
             audit_log: audit_log
-                .map(|file| Outlet::new("cgfw-audit", file))
+                .map(|(path, file)| {
+                    let outlet = Outlet::new("cgfw-audit", file)?;
+                    Ok::<_, io::Error>(AuditLog { path, outlet })
+                })
                 .transpose()?,
             said_that_lines_are_lost: false,
         })
@@ -169,14 +188,14 @@ impl Report {
     /// The run has ended: the last line of the audit log and the summary. Waits for both
     /// to be written, but not for ever.
     pub fn end(mut self, end: &End<'_>, totals: &Totals) -> Losses {
-        let lines_lost = self.audit_log.as_ref().map_or(0, Outlet::lost);
+        let lines_lost = self.audit_log.as_ref().map_or(0, |log| log.outlet.lost());
         self.audit(|run| audit::run_end(run, end, totals, lines_lost));
         let mut losses = Losses::default();
         if let Some(log) = self.audit_log.take() {
-            let closed = log.close(GRACE);
+            let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
-                self.say_that_lines_are_lost(closed.error);
+                self.say_that_lines_are_lost(&log.path, closed.error);
             }
         }
         if self.verbosity >= Verbosity::Normal {
@@ -191,20 +210,22 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.write(line(&self.run));
-        let error = log.take_error();
-        if error.is_some() || log.lost() > 0 {
-            self.say_that_lines_are_lost(error);
+        log.outlet.write(line(&self.run));
+        let error = log.outlet.take_error();
+        if error.is_some() || log.outlet.lost() > 0 {
+            let path = log.path.clone();
+            self.say_that_lines_are_lost(&path, error);
         }
     }
 
-    fn say_that_lines_are_lost(&mut self, error: Option<io::Error>) {
+    fn say_that_lines_are_lost(&mut self, path: &Path, error: Option<io::Error>) {
         if std::mem::replace(&mut self.said_that_lines_are_lost, true) {
             return;
         }
         let reason = error.map_or("it is too slow".to_owned(), |error| error.to_string());
         self.say(&format!(
-            "cannot write to the audit log: {reason}; the run goes on, lost lines are counted"
+            "cannot write to the audit log {}: {reason}; the run goes on, lost lines are counted",
+            path.display()
         ));
     }
 

@@ -81,7 +81,7 @@ impl Run {
             verbosity,
             style,
             stderr.clone(),
-            Some(audit_log.clone()),
+            Some((PathBuf::from("/var/log/cgfw.jsonl"), audit_log.clone())),
         );
         Self {
             policy: Arc::clone(policy),
@@ -162,7 +162,7 @@ impl Run {
             exit_code: 0,
             elapsed: Duration::from_millis(2499),
             survivors: Vec::new(),
-            released: false,
+            fate: Fate::Ended,
             caveats: Vec::new(),
         };
         change(&mut end);
@@ -446,6 +446,21 @@ fn the_summary_says_in_words_how_the_run_ended() {
 }
 
 #[test]
+fn processes_that_were_waited_for_are_no_fault() {
+    let survivors = vec![Survivor {
+        pid: 4711,
+        comm: b"sleep".to_vec(),
+        argv: words("sleep 1"),
+    }];
+    let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
+        end.survivors = survivors;
+        end.fate = Fate::Awaited;
+    });
+    assert!(stderr.contains("  outlived the command and were waited for (1)\n    4711  sleep 1\n"));
+    assert!(stderr.ends_with("clean: nothing was blocked, and every contact was judged\n"));
+}
+
+#[test]
 fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
     let survivors = vec![Survivor {
         pid: 4711,
@@ -454,7 +469,7 @@ fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
     }];
     let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
         end.survivors = survivors;
-        end.released = true;
+        end.fate = Fate::Released;
     });
     assert!(
         stderr.contains("  outlived the command and go on UNFILTERED (1)\n    4711  [sleep]\n")
@@ -556,7 +571,7 @@ fn a_full_disk_is_said_once_and_counted_and_stops_nothing() {
     assert_eq!(stderr.matches("WARN DNS BLOCKED").count(), 10);
     assert_eq!(
         stderr
-            .matches("cannot write to the audit log: no storage space")
+            .matches("cannot write to the audit log /var/log/cgfw.jsonl: no storage space")
             .count(),
         1
     );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::escape::{Plain, Quoted, command_line, command_of};
-use super::{End, Style, proto};
+use super::{End, Fate, Style, proto};
 use crate::event::{Layer, Outcome, Verdict};
 use crate::ledger::{Act, Observation, Target, Total, Totals};
 use crate::policy::{Action, Domain};
@@ -155,7 +155,10 @@ impl<'t> Sections<'t> {
 /// Everything that keeps the run from being called clean, as clauses.
 fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u64) -> Vec<String> {
     let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
-    let released = end.survivors.iter().filter(|_| end.released).count();
+    let released = match end.fate {
+        Fate::Released => end.survivors.len(),
+        Fate::Ended | Fate::Awaited => 0,
+    };
     let blocked = length(&sections.blocked);
     let would_block = length(&sections.would_block);
     let unjudged = totals.targets().filter(|(_, total)| total.unjudged).count();
@@ -214,12 +217,15 @@ impl Page {
         if end.survivors.is_empty() {
             return;
         }
-        let (fate, paint) = if end.released {
-            ("outlived the command and go on UNFILTERED", Paint::Red)
-        } else {
-            ("outlived the command and were ended", Paint::Yellow)
+        let (fate, paint) = match end.fate {
+            Fate::Ended => ("were ended", Paint::Yellow),
+            Fate::Awaited => ("were waited for", Paint::Yellow),
+            Fate::Released => ("go on UNFILTERED", Paint::Red),
         };
-        let title = format!("  {fate} ({})", end.survivors.len());
+        let title = format!(
+            "  outlived the command and {fate} ({})",
+            end.survivors.len()
+        );
         self.line(&self.style.paint(paint, &title));
         for survivor in &end.survivors {
             let command = command_line(&survivor.argv, &survivor.comm, false);
