@@ -52,7 +52,10 @@ fn every_block_is_a_session_or_a_diagram() {
     for Block { kind, line, text } in blocks() {
         match kind {
             "console" => assert!(text.starts_with("# "), "line {line} is no command of root"),
-            "text" => assert!(!text.contains("\n# "), "a session in line {line} is not held"),
+            "text" => assert!(
+                !text.contains("\n# "),
+                "a session in line {line} is not held"
+            ),
             other => panic!("line {line}: nothing checks a block of {other:?}"),
         }
     }
@@ -180,8 +183,16 @@ fn only_what_has_to_differ_is_masked() {
         ),
         ("WARN domain=a. pid=1", "WARN domain=b. pid=1", false),
         ("WARN a pid=1", "WARN a pid=?", false),
-        ("cgfw: x failed after 9 ms", "cgfw: x failed after 1.2 s", true),
-        ("cgfw: x failed after 9 ms", "cgfw: y failed after 9 ms", false),
+        (
+            "cgfw: x failed after 9 ms",
+            "cgfw: x failed after 1.2 s",
+            true,
+        ),
+        (
+            "cgfw: x failed after 9 ms",
+            "cgfw: y failed after 9 ms",
+            false,
+        ),
         ("wait after 9 ms", "wait after 8 ms", false),
         ("WARN b\nWARN c", "WARN c\nWARN b", false),
         ("WARN b\nhello", "hello\nWARN b", true),
@@ -328,12 +339,19 @@ fn the_keys_of_a_refusal_are_all_told_in_their_order() {
     }
     let expected = documented.iter().map(|key| (*key).to_owned()).collect();
     assert_eq!(found, expected, "{output}");
-    for line in output.stderr.lines().filter(|line| line.contains(" BLOCKED ")) {
+    for line in output
+        .stderr
+        .lines()
+        .filter(|line| line.contains(" BLOCKED "))
+    {
         let places: Vec<usize> = documented
             .iter()
             .filter_map(|key| line.find(&format!(" {key}=")))
             .collect();
-        assert!(places.is_sorted(), "another order than the README's: {line}");
+        assert!(
+            places.is_sorted(),
+            "another order than the README's: {line}"
+        );
     }
 }
 
