@@ -379,7 +379,7 @@ for n in range(3000):
 loop = good[:12] + b'\\xc0\\x0c\\x00\\x01\\x00\\x01'
 udp.sendto(loop, server)
 held = []
-for n in range(200):
+for n in range(100):
     tcp = socket.create_connection(server, 5)
     tcp.sendall(random.choice([b'\\xff\\xff', b'\\x00', struct.pack('!H', 9) + b'garbage!!']))
     held.append(tcp)
