@@ -22,7 +22,7 @@ pub const MAX_NETWORKS: u32 = 1 << 17;
 /// Steps of port profiles.
 pub const MAX_PORT_STEPS: u32 = 1 << 16;
 /// Size of the ring of [`Act`]s, in octets.
-pub const RING_SIZE: u32 = 1 << 19;
+pub const RING_SIZE: u32 = 1 << 21;
 
 /// [`Entry::action`] and the like: the destination is permitted.
 pub const ALLOW: u32 = 1;
