@@ -11,7 +11,7 @@ use crate::emit::{count, current_owner, report, was_seen};
 use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT};
+use crate::verdict::{ANY, DNS_PORT, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -69,6 +69,11 @@ fn judge(packet: &Packet, on_loopback: bool) -> u32 {
     let destination = &packet.destination;
     if on_loopback {
         return destination.action(ALLOW);
+    }
+    // A socket that is bound to a device sends what is for this host out of that device,
+    // questions that were redirected to the proxy included.
+    if is_loopback(&destination.address) {
+        return BLOCK;
     }
     // What is for port 53 here was not redirected: a crafted packet.
     if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
