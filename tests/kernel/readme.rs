@@ -129,7 +129,7 @@ impl Voices {
     fn of(output: &str) -> Self {
         let mut voices = Self::default();
         let mut in_summary = false;
-        for line in output.lines() {
+        for line in uninterrupted(output).lines() {
             in_summary |= line.starts_with("cgfw: ");
             let voice = if in_summary {
                 &mut voices.summary
@@ -143,6 +143,29 @@ impl Voices {
         }
         voices
     }
+}
+
+/// The output with every refusal on a line of its own: a command that writes a line in
+/// pieces, as curl does, may be interrupted by one.
+fn uninterrupted(output: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = output;
+    while let Some(at) = rest.find("WARN DNS BLOCKED reason=") {
+        let (before, refusal) = rest.split_at(at);
+        let (refusal, after) = refusal.split_once('\n').unwrap_or((refusal, ""));
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let (lines, piece) = before.split_at(line_start);
+        let (tail, after) = match after.split_once('\n') {
+            Some(split) if !piece.is_empty() => split,
+            _ => ("", after),
+        };
+        writeln!(whole, "{lines}{refusal}").unwrap();
+        if !piece.is_empty() {
+            writeln!(whole, "{piece}{tail}").unwrap();
+        }
+        rest = after;
+    }
+    whole + rest
 }
 
 /// The line without process ids, times and the id of the run.
@@ -196,6 +219,11 @@ fn only_what_has_to_differ_is_masked() {
         ("wait after 9 ms", "wait after 8 ms", false),
         ("WARN b\nWARN c", "WARN c\nWARN b", false),
         ("WARN b\nhello", "hello\nWARN b", true),
+        (
+            "heWARN DNS BLOCKED reason=x\nllo\nyou",
+            "hello\nWARN DNS BLOCKED reason=x\nyou",
+            true,
+        ),
     ] {
         assert_eq!(Voices::of(one) == Voices::of(other), same, "{one}\n{other}");
     }
