@@ -124,6 +124,32 @@ fn environment_directory_and_quoting_are_kept() {
         .run();
 }
 
+/// What cgfw raises is its own affair, and is raised no further than its hard limit.
+#[test]
+fn resource_limits_are_those_that_cgfw_was_started_with() {
+    let Some(lab) = Lab::new() else { return };
+    // Columns 4 and 5 are the soft and the hard limit.
+    let of_cgfw = r#"awk '/^Max open files/ { print "cgfw", $4, $5 }' /proc/$PPID/limits"#;
+    for (soft, hard, raised) in [(100, 4096, 1024), (100, 300, 300), (2000, 4096, 2000)] {
+        let script = format!(
+            "ulimit -Sn {soft} && ulimit -Hn {hard} && ulimit -l 64 && cat /proc/self/limits && \
+             exec cgfw run --block github.com -- sh -c 'cat /proc/self/limits; {}'",
+            of_cgfw.replace('\'', r"'\''"),
+        );
+        let output = lab.sh(&script).run();
+        let lines: Vec<&str> = output.stdout.lines().collect();
+        let (limits, cgfw) = lines.split_at(lines.len() - 1);
+        let (before, inside) = limits.split_at(limits.len() / 2);
+        assert_eq!(before, inside, "{output}");
+        assert!(
+            before.iter().any(|line| *line
+                == format!("Max open files            {soft:<20} {hard:<20} files     ")),
+            "{output}"
+        );
+        assert_eq!(cgfw, [format!("cgfw {raised} {hard}")], "{output}");
+    }
+}
+
 fn sorted(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();

@@ -113,7 +113,12 @@ fn unused(workspace: &Workspace) -> Result<()> {
         environment: &[],
     }
     .install(workspace, &mut command::cargo())?;
-    command::run(std::process::Command::new(machete).arg(&workspace.root))
+    // The members by name: the fuzz target is a workspace of its own, in a layout of its own.
+    let members = workspace.metadata.workspace_packages();
+    let directories = members
+        .iter()
+        .filter_map(|member| member.manifest_path.parent());
+    command::run(std::process::Command::new(machete).args(directories))
         .context("remove the dependencies that are not used")
 }
 

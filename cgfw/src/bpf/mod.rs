@@ -7,6 +7,7 @@ written, [`Acts`] what is read, [`Origins`] where redirected queries were going.
 
 mod btf;
 mod load;
+mod memlock;
 mod offsets;
 mod records;
 mod verdicts;
@@ -70,7 +71,8 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
     let level = if settings.debug { u8::MAX } else { 0 };
     let mut first_failure = None;
     for (set_retval, offsets) in attempts(offsets) {
-        match load::load(&config(settings, set_retval, offsets), level) {
+        let config = config(settings, set_retval, offsets);
+        match memlock::lifted(|| load::load(&config, level)) {
             Ok(loaded) => {
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {

@@ -6,6 +6,7 @@ This stage knows neither policies nor cgroup paths; it is handed an open directo
 */
 
 mod inherited;
+mod limits;
 mod masked;
 mod rights;
 mod signals;
@@ -13,6 +14,7 @@ mod spawn;
 mod user;
 
 pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets};
+pub use self::limits::OpenFiles;
 pub use self::masked::name_service_sockets;
 pub use self::rights::{missing_capabilities, sudo_command};
 pub use self::signals::{Listener, Received, Signals};

@@ -14,7 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
-use super::Identity;
+use super::{Identity, OpenFiles};
 use crate::watch;
 
 /// What to start, and how.
@@ -26,6 +26,8 @@ pub struct Command<'c> {
     pub identity: Option<&'c Identity>,
     /// The signal mask that cgfw was started with.
     pub signal_mask: SigSet,
+    /// The limits of open files that cgfw was started with.
+    pub open_files: OpenFiles,
     /// Sockets and other files that the child must not reach: each is hidden behind
     /// /dev/null in a mount namespace of the child's own.
     pub masked: &'c [MaskedFile],
@@ -79,16 +81,17 @@ pub struct Child {
 }
 
 /// The steps between clone and execve, in their order, as the pipe to the parent names them.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "enter the cgroup",
     "mask the sockets of name service daemons (CAP_SYS_ADMIN is needed)",
     "become the user of the child",
     "set no_new_privs",
     "tie the child to cgfw",
+    "restore the limit of open files",
     "restore signals",
     "execute the command",
 ];
-const EXECUTE: u8 = 6;
+const EXECUTE: u8 = 7;
 
 impl Command<'_> {
     /// Start the command. When this returns, it is executing inside the cgroup. Needs a
@@ -237,6 +240,7 @@ impl Prepared<'_> {
             &|| self.change_user(),
             &|| self.give_up_privileges(),
             &|| self.die_with_parent(),
+            &|| self.command.open_files.restore(),
             &|| self.restore_signals(),
         ];
         for (step, number) in steps.iter().zip(0..) {

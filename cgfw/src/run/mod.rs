@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::Cgroup;
-use crate::child::{self, Identity, Signals};
+use crate::child::{self, Identity, OpenFiles, Signals};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
@@ -40,6 +40,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let mut notes = prepare::close_foreign_sockets()?;
     prepare::require_rights()?;
     let signals = Signals::block()?;
+    let open_files = OpenFiles::raise()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
@@ -65,7 +66,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         notes.extend(identity.as_ref().map(Identity::to_string));
         run.tell(notes, &filter);
         phases.end("start the proxy");
-        let finish = run.command(signals, &cgroup, identity.as_ref()).await;
+        let finish = run
+            .command(signals, open_files, &cgroup, identity.as_ref())
+            .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
 }

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Run;
 use crate::cgroup::Cgroup;
-use crate::child::{self, Child, Command, Ended, Identity, Signals, SpawnError};
+use crate::child::{self, Child, Command, Ended, Identity, OpenFiles, Signals, SpawnError};
 use crate::cli::Survivors;
 
 /// How often records that nobody was woken for are read.
@@ -32,10 +32,11 @@ impl Run<'_> {
     pub(super) async fn command(
         &mut self,
         signals: Signals,
+        open_files: OpenFiles,
         cgroup: &Cgroup,
         identity: Option<&Identity>,
     ) -> Finish {
-        let child = match self.spawn(&signals, cgroup, identity) {
+        let child = match self.spawn(&signals, open_files, cgroup, identity) {
             Ok(child) => child,
             Err(finish) => return finish,
         };
@@ -69,6 +70,7 @@ impl Run<'_> {
     fn spawn(
         &self,
         signals: &Signals,
+        open_files: OpenFiles,
         cgroup: &Cgroup,
         identity: Option<&Identity>,
     ) -> Result<Child, Finish> {
@@ -78,6 +80,7 @@ impl Run<'_> {
             cgroup: cgroup.as_fd(),
             identity,
             signal_mask: signals.inherited_mask(),
+            open_files,
             masked: &masked,
             no_new_privs: self.settings.no_new_privs,
         };

@@ -82,8 +82,8 @@ impl Machine {
                 "-serial",
                 "stdio",
             ])
-            // A panic ends the emulator instead of hanging it.
-            .args(["-append", "console=ttyS0 quiet panic=-1"])
+            // An oops ends the emulator at once, instead of leaving it to hang.
+            .args(["-append", "console=ttyS0 quiet oops=panic panic=-1"])
             .arg("-kernel")
             .arg(boot.kernel)
             .arg("-initrd")
