@@ -113,7 +113,6 @@ fn query(ctx: &SkBuffContext, packet: &Packet) -> Deed {
     Deed {
         source_port: packet.source_port,
         id,
-        ipv6: u32::from(ipv6),
         ..packet.destination.deed(ACT_QUERY, ALLOW)
     }
 }

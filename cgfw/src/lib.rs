@@ -2,7 +2,7 @@
 cgfw runs a command in a filtered cgroup.
 
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
-world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`report`].
+world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`report`].
 [`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
 */
 
@@ -13,6 +13,7 @@ pub mod cli;
 pub mod dns;
 pub mod event;
 pub mod exit;
+pub mod host;
 pub mod ledger;
 pub mod pins;
 pub mod policy;
@@ -34,7 +35,7 @@ use crate::cli::{Invocation, Stop};
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let failure = match cli::parse(args) {
         Ok(Invocation::Run(settings)) => {
-            log_to_stderr(settings.verbose);
+            log_to_stderr(&settings);
             match run::run(&settings) {
                 Ok(code) => return ExitCode::from(code),
                 Err(error) => format!("{error:#}"),
@@ -53,17 +54,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Our own log, and that of the eBPF programs and the libraries from -vvv on.
-fn log_to_stderr(verbose: u8) {
-    let (own, others) = match verbose {
-        0 => (LevelFilter::WARN, LevelFilter::OFF),
-        1 => (LevelFilter::INFO, LevelFilter::OFF),
-        2 => (LevelFilter::DEBUG, LevelFilter::OFF),
-        _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
+fn log_to_stderr(settings: &cli::Run) {
+    let (own, others) = match (settings.quiet, settings.verbose) {
+        (true, _) => (LevelFilter::ERROR, LevelFilter::OFF),
+        (false, 0) => (LevelFilter::WARN, LevelFilter::OFF),
+        (false, 1) => (LevelFilter::INFO, LevelFilter::OFF),
+        (false, 2) => (LevelFilter::DEBUG, LevelFilter::OFF),
+        (false, _) => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
     let filter = Targets::new().with_default(others).with_target("cgfw", own);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(
+            settings
+                .color
+                .is_on(io::stderr().is_terminal(), host::no_color()),
+        )
         .with_target(false)
         .without_time();
     tracing_subscriber::registry()

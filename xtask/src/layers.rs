@@ -70,6 +70,7 @@ const LAYERS: &[Layer] = &[
     layer("dns", &["event", "pins", "policy"], KERNEL),
     layer("child", &["watch"], KERNEL),
     layer("report", &["event", "ledger", "policy"], KERNEL),
+    layer("host", &[], KERNEL),
     // What several stages wait with.
     layer("watch", &[], KERNEL),
     // Around them.
@@ -84,8 +85,8 @@ const LAYERS: &[Layer] = &[
 
 /// For the wiring.
 const ALL: &[&str] = &[
-    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "ledger", "pins", "policy", "report",
-    "watch",
+    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "host", "ledger", "pins", "policy",
+    "report", "watch",
 ];
 
 const fn layer(

@@ -37,7 +37,7 @@ const ID_LENGTH: usize = 16;
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process is not gone at once: it has memory and files to give back.
 const RETRY: Duration = Duration::from_millis(2);
-/// How often a cgroup is made before giving up.
+/// How often something that others disturb is tried before giving up.
 const ATTEMPTS: usize = 100;
 
 /// A cgroup of ours. Dropping it kills what is inside and removes it, and if this process
@@ -101,18 +101,25 @@ impl Cgroup {
 
     /// Move every process to the parent cgroup, where nothing of ours is attached.
     pub fn release(&self) -> io::Result<()> {
-        let outside = self
-            .path
-            .parent()
-            .unwrap_or(&self.path)
-            .join("cgroup.procs");
-        for pid in self.processes()? {
-            match fs::write(&outside, pid.to_string()) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => result?,
+        let parent = self.path.parent().unwrap_or(&self.path);
+        let outside = parent.join("cgroup.procs");
+        // What a process forks while it is being moved is inside once more.
+        for _ in 0..ATTEMPTS {
+            let inside = self.processes()?;
+            if inside.is_empty() {
+                return Ok(());
+            }
+            for pid in inside {
+                match fs::write(&outside, pid.to_string()) {
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    result => result?,
+                }
             }
         }
-        Ok(())
+        Err(io::Error::new(
+            ErrorKind::ResourceBusy,
+            "processes are born faster than they can be moved",
+        ))
     }
 
     /// Kill what is inside and remove the cgroup.

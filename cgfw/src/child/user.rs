@@ -1,6 +1,7 @@
 //! As whom the child runs.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,17 @@ pub fn choose_identity(user: Option<&str>, keep_root: bool) -> anyhow::Result<Op
         bail!("SUDO_UID={uid}: there is no such user; use --user NAME or --keep-root");
     };
     Identity::new(user, "who invoked sudo; --keep-root keeps root".to_owned()).map(Some)
+}
+
+/// A sentence for the user.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "running as {} (uid {}), {}",
+            self.name, self.uid, self.reason
+        )
+    }
 }
 
 impl Identity {

@@ -1,5 +1,6 @@
 //! DNS over TCP (RFC 7766), with a bound on connections, which hickory's server has not.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -12,15 +13,14 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::handler::Shared;
 use super::wire::error_message;
 use crate::policy::Transport;
 
-/// How many connections may be open at once; further ones wait in the listener's backlog.
+/// How many connections may be open at once; a further one ends the oldest.
 pub(super) const MAX_CONNECTIONS: usize = 128;
 /// How long a client may take to send a message or to read one (RFC 7766 section 6.2.3).
 pub(super) const IDLE: Duration = Duration::from_secs(10);
@@ -33,21 +33,24 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     idle: Duration,
 ) -> Infallible {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut oldest_first = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
-        // Never closed, so that acquiring cannot fail.
-        let slot = Arc::clone(&slots).acquire_owned().await;
-        while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, client)) => {
+                while connections.try_join_next().is_some() {}
+                oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
+                if oldest_first.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = oldest_first.pop_front()
+                {
+                    oldest.abort();
+                }
                 let shared = Arc::clone(&shared);
-                connections.spawn(async move {
+                oldest_first.push_back(connections.spawn(async move {
                     if let Err(error) = converse(stream, client, &shared, idle).await {
                         tracing::debug!(%error, %client, "a DNS client over TCP went away");
                     }
-                    drop(slot);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a DNS client over TCP");

@@ -230,7 +230,7 @@ async fn many_questions_at_once_are_all_answered() {
 }
 
 #[tokio::test]
-async fn tcp_clients_beyond_the_bound_wait_for_their_turn() {
+async fn a_tcp_client_beyond_the_bound_ends_the_oldest() {
     let (_upstream, lab) = lab().await;
     let address = (Ipv4Addr::LOCALHOST, lab.port);
     let mut idle = Vec::new();
@@ -238,12 +238,12 @@ async fn tcp_clients_beyond_the_bound_wait_for_their_turn() {
         idle.push(TcpStream::connect(address).await.unwrap());
     }
     let query = query("x.test.", RecordType::A);
-    let mut asking = Box::pin(lab.tcp(&query));
-    timeout(SOON, &mut asking).await.unwrap_err();
+    assert_eq!(lab.tcp(&query).await.answers, records(&ZONE));
+    let read = timeout(PATIENCE, idle[0].read_u8()).await.unwrap();
+    assert!(read.is_err(), "the oldest is still connected");
+    timeout(SOON, idle[1].read_u8()).await.unwrap_err();
     // UDP does not suffer.
     assert_eq!(lab.udp(&query).await.answers, records(&ZONE));
-    idle.pop();
-    assert_eq!(asking.await.answers, records(&ZONE));
     lab.stop().await;
 }
 

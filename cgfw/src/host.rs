@@ -1,0 +1,56 @@
+//! What cgfw finds around it: addresses, proxies, the terminal.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// The host's own addresses, and the prefixes that are on-link.
+pub fn addresses() -> nix::Result<(HashSet<IpAddr>, Vec<IpNet>)> {
+    let mut own = HashSet::new();
+    let mut on_link = Vec::new();
+    for interface in nix::ifaddrs::getifaddrs()? {
+        let Some(address) = interface.address.as_ref().and_then(ip) else {
+            continue;
+        };
+        own.insert(address);
+        if let Some(mask) = interface.netmask.as_ref().and_then(ip)
+            && let Ok(net) = IpNet::with_netmask(address, mask)
+            && !address.is_loopback()
+        {
+            on_link.push(net.trunc());
+        }
+    }
+    Ok((own, on_link))
+}
+
+fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+}
+
+/// What the environment's proxies hide, a clause for each: names are resolved by the proxy.
+pub fn proxies_in_environment() -> Vec<String> {
+    ["http_proxy", "https_proxy", "all_proxy", "ftp_proxy"]
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()])
+        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+        .map(|name| {
+            format!("{name} is set: names that are reached through that proxy cannot be seen")
+        })
+        .collect()
+}
+
+/// Whether the user wants no colours anywhere (no-color.org).
+pub fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Columns of the terminal that stderr is, if it is one.
+pub fn terminal_width() -> Option<usize> {
+    // SAFETY: integers, for which zero is a value.
+    let mut size: libc::winsize = unsafe { std::mem::zeroed() };
+    // SAFETY: `size` is valid for writes; anything but a terminal makes the call fail.
+    let result = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
+}

@@ -1,0 +1,132 @@
+//! What was observed, from where it arrives to the ledger and the report.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use crate::bpf::Acts;
+use crate::dns::Emit;
+use crate::event::{Event, Fact, Verdict};
+use crate::ledger::{Ledger, Observation};
+use crate::report::Report;
+use crate::watch;
+
+/// Events of the proxy that wait to be entered; more are counted as lost.
+const QUEUE: usize = 1 << 14;
+
+/// Reads the kernel's records and the proxy's events, and keeps the ledger.
+pub(super) struct Books {
+    acts: AsyncFd<Acts>,
+    log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    events: mpsc::Receiver<Event>,
+    /// Events that found no room in `events`.
+    overflow: Arc<AtomicU64>,
+    pub(super) ledger: Ledger,
+    pub(super) report: Report,
+    /// Whether anything was refused, or would have been.
+    pub(super) refused: bool,
+}
+
+impl Books {
+    /// Open the books; the closure is where the proxy sends its events. Needs a tokio
+    /// runtime.
+    pub(super) fn open(
+        acts: Acts,
+        log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+        ledger: Ledger,
+        report: Report,
+    ) -> io::Result<(Self, Emit)> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let overflow = Arc::new(AtomicU64::new(0));
+        let books = Self {
+            acts: watch::readable(acts)?,
+            log,
+            events,
+            overflow: Arc::clone(&overflow),
+            ledger,
+            report,
+            refused: false,
+        };
+        // The proxy must never wait for the books.
+        let emit = move |event| {
+            if sender.try_send(event).is_err() {
+                overflow.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        Ok((books, Box::new(emit)))
+    }
+
+    /// Wait for something that should not wait for the next tick, and enter it.
+    pub(super) async fn next(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            event = self.events.recv() => self.enter(event),
+            ready = self.acts.readable() => {
+                ready.context("cannot watch the kernel's records")?.clear_ready();
+                self.enter(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Enter everything that waits: first what the proxy has said, because names explain
+    /// addresses, then what the kernel has.
+    pub(super) fn enter(&mut self, first: Option<Event>) {
+        let mut event = first.or_else(|| self.events.try_recv().ok());
+        while let Some(next) = event {
+            self.record(next);
+            event = self.events.try_recv().ok();
+        }
+        while let Some(event) = self.acts.get_mut().read() {
+            self.record(event);
+        }
+        let overflow = self.overflow.swap(0, Ordering::Relaxed);
+        if overflow > 0 {
+            self.record(Event {
+                time: SystemTime::now(),
+                fact: Fact::Lost(overflow),
+            });
+        }
+        match self.acts.get_mut().loss() {
+            Ok(loss) => loss.into_iter().for_each(|event| self.record(event)),
+            Err(error) => self
+                .report
+                .error(&format!("cannot read what was lost: {error}")),
+        }
+        for observation in self.ledger.settle(SystemTime::now()) {
+            self.observe(&observation);
+        }
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+    }
+
+    /// The kernel's counts of what was repeated, and questions nobody will claim.
+    pub(super) fn enter_the_rest(&mut self) {
+        let repeats: Vec<Event> = self.acts.get_ref().repeats().collect();
+        for event in repeats {
+            self.record(event);
+        }
+        for observation in self.ledger.finish() {
+            self.observe(&observation);
+        }
+    }
+
+    fn record(&mut self, event: Event) {
+        if let Fact::Lost(count) = event.fact {
+            self.report.lost(event.time, count);
+        }
+        for observation in self.ledger.record(event) {
+            self.observe(&observation);
+        }
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        self.refused |= observation.verdict != Verdict::Allowed;
+        self.report.observe(observation);
+    }
+}

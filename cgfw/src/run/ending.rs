@@ -1,0 +1,184 @@
+//! The end of a run, in the reverse order of its making.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tokio::time::timeout;
+
+use super::Run;
+use super::prepare::octets;
+use super::supervise::Finish;
+use crate::bpf::Filter;
+use crate::cgroup::Cgroup;
+use crate::child::{Ended, SpawnError};
+use crate::cli::Survivors;
+use crate::event::Outcome;
+use crate::exit;
+use crate::report::{End, Fate, Survivor};
+
+/// What a process that outlives the command has to end by itself: the reader at the end of a
+/// pipe needs a moment to see that end.
+const BREATH: Duration = Duration::from_millis(250);
+/// What processes have between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Run<'_> {
+    /// End what is left of the run, in the reverse order of its making.
+    pub(super) async fn close(mut self, finish: Finish, cgroup: Cgroup, filter: Filter) -> u8 {
+        let elapsed = self.started.elapsed();
+        let left = self.end_processes(&finish, &cgroup).await;
+        let (survivors, mut failure) = match left {
+            Ok(survivors) => (survivors, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        if self.settings.survivors == Survivors::Release && !survivors.is_empty() {
+            failure = failure.or(self.release(&cgroup, &filter).err());
+        }
+        failure = failure.or(cgroup.close().err());
+        self.books.enter(None);
+        self.books.enter_the_rest();
+        let outcome = self.outcome(finish, failure);
+        self.tell_the_end(outcome, elapsed, survivors)
+    }
+
+    /// Wait for, or ask to end, what outlived the command. The cgroup's end kills the rest.
+    async fn end_processes(
+        &mut self,
+        finish: &Finish,
+        cgroup: &Cgroup,
+    ) -> anyhow::Result<Vec<Survivor>> {
+        if matches!(finish, Finish::Child(_))
+            && self
+                .pump_until(timeout(BREATH, cgroup.emptied()))
+                .await?
+                .is_ok()
+        {
+            return Ok(Vec::new());
+        }
+        let survivors = survivors(cgroup)?;
+        let release = self.settings.survivors == Survivors::Release;
+        if release && matches!(finish, Finish::Child(_)) {
+            return Ok(survivors);
+        }
+        cgroup.signal(Signal::SIGTERM)?;
+        // Past the grace the cgroup is killed; ended or not makes no difference here.
+        if let Ok(emptied) = self.pump_until(timeout(GRACE, cgroup.emptied())).await? {
+            emptied?;
+        }
+        // What a timeout or a failure ends is the command itself, and no survivor.
+        Ok(if matches!(finish, Finish::Child(_)) {
+            survivors
+        } else {
+            Vec::new()
+        })
+    }
+
+    fn release(&mut self, cgroup: &Cgroup, filter: &Filter) -> anyhow::Result<()> {
+        filter
+            .detach(cgroup.as_fd())
+            .context("cannot detach the filter")?;
+        cgroup
+            .release()
+            .context("cannot move processes out of the cgroup")?;
+        self.books
+            .report
+            .warn("processes that outlive the command go on UNFILTERED (--survivors release)");
+        Ok(())
+    }
+
+    fn outcome(&mut self, finish: Finish, failure: Option<anyhow::Error>) -> Outcome {
+        let outcome = match finish {
+            Finish::Child(Ended::Exited(code)) => {
+                Outcome::Exited(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+            }
+            Finish::Child(Ended::Killed(signal)) => {
+                Outcome::Killed(u8::try_from(signal as i32).unwrap_or(u8::MAX))
+            }
+            Finish::TimedOut => Outcome::TimedOut,
+            Finish::NotStarted(error) => self.not_started(&error),
+            Finish::Failed(error) => {
+                self.books
+                    .report
+                    .error(&format!("{error:#}; the run was ended"));
+                Outcome::Failed
+            }
+        };
+        let Some(failure) = failure else {
+            return outcome;
+        };
+        self.books.report.error(&format!("{failure:#}"));
+        Outcome::Failed
+    }
+
+    fn not_started(&mut self, error: &SpawnError) -> Outcome {
+        let command = self.settings.command[0].display();
+        match error {
+            SpawnError::NotFound(_) => {
+                self.books
+                    .report
+                    .error(&format!("{command}: command not found"));
+                Outcome::NotFound
+            }
+            SpawnError::CannotExecute(error) => {
+                self.books
+                    .report
+                    .error(&format!("{command}: cannot execute: {error}"));
+                Outcome::CannotExecute
+            }
+            SpawnError::Setup { .. } => {
+                self.books
+                    .report
+                    .error(&format!("{error}; nothing was run"));
+                Outcome::Failed
+            }
+        }
+    }
+
+    fn tell_the_end(self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
+        let blocked = self.settings.fail_on_block.filter(|_| self.books.refused);
+        let exit_code = exit::code(outcome, blocked);
+        let command = octets(self.settings);
+        let end = End {
+            time: SystemTime::now(),
+            command: &command,
+            outcome,
+            exit_code,
+            elapsed,
+            survivors,
+            fate: match self.settings.survivors {
+                Survivors::Kill => Fate::Ended,
+                Survivors::Wait => Fate::Awaited,
+                Survivors::Release => Fate::Released,
+            },
+            caveats: self.caveats,
+        };
+        // Said in the summary, as far as that could be written.
+        let _losses = self.books.report.end(&end, self.books.ledger.totals());
+        exit_code
+    }
+}
+
+/// The processes in the cgroup, as /proc describes them now.
+fn survivors(cgroup: &Cgroup) -> io::Result<Vec<Survivor>> {
+    let describe = |pid: Pid| {
+        let read = |file| std::fs::read(format!("/proc/{pid}/{file}"));
+        // One that has ended meanwhile did not survive.
+        let comm = read("comm").ok()?;
+        let argv = read("cmdline").ok()?;
+        let argv = argv.strip_suffix(b"\0").unwrap_or(&argv);
+        Some(Survivor {
+            pid: pid.as_raw().cast_unsigned(),
+            comm: comm.trim_ascii_end().to_vec(),
+            argv: argv.split(|b| *b == 0).map(<[u8]>::to_vec).collect(),
+        })
+    };
+    Ok(cgroup
+        .processes()?
+        .into_iter()
+        .filter_map(describe)
+        .collect())
+}

@@ -1,0 +1,183 @@
+/*!
+The wiring: the only place that knows every stage, and in which order they come.
+
+The order is the security argument. The proxy's sockets are bound, the cgroup is made
+with its guardian, the programs are attached, the proxy serves, and the child, made last,
+is inside from its first instruction. The end is the same in reverse: the filter goes
+when nothing is left to be filtered.
+*/
+
+mod books;
+mod ending;
+mod prepare;
+mod supervise;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use tokio::task::JoinHandle;
+
+use self::books::Books;
+use crate::bpf::{self, Channels, Filter, Verdicts};
+use crate::cgroup::Cgroup;
+use crate::child::{self, Identity, Signals};
+use crate::cli::Run as Settings;
+use crate::dns::system::System;
+use crate::dns::{self, Proxy, Sockets};
+use crate::host;
+use crate::ledger::Ledger;
+use crate::pins::Pins;
+use crate::policy::{Action, Domain, Policy, Ports};
+use crate::report::Report;
+
+/// Run the command of `settings` behind its policy, and return the exit code.
+pub fn run(settings: &Settings) -> anyhow::Result<u8> {
+    let mut phases = Phases::begin();
+    let mut notes = prepare::close_foreign_sockets()?;
+    prepare::require_rights()?;
+    let signals = Signals::block()?;
+    let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
+    let system = dns::system::read()?;
+    let policy = Arc::new(policy(settings, &system)?);
+    let id = prepare::run_id()?;
+    phases.end("look around");
+
+    let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
+    let cgroup = Cgroup::create(&id)?;
+    phases.end("bind sockets, make the cgroup");
+    let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let (filter, channels) =
+        bpf::load(prepare::kernel_settings(settings, &policy, sockets.port()))?;
+    phases.end("load the eBPF programs");
+    filter.attach(cgroup.as_fd())?;
+    phases.end("attach the eBPF programs");
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    runtime.block_on(async {
+        let mut run = Run::start(settings, policy, system, sockets, channels, report)?;
+        notes.extend(identity.as_ref().map(Identity::to_string));
+        run.tell(notes, &filter);
+        phases.end("start the proxy");
+        let finish = run.command(signals, &cgroup, identity.as_ref()).await;
+        Ok(run.close(finish, cgroup, filter).await)
+    })
+}
+
+/// Says at -vv how long each part of the start took.
+struct Phases(Instant);
+
+impl Phases {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn end(&mut self, phase: &str) {
+        let now = Instant::now();
+        tracing::debug!("{phase}: {:?}", now - self.0);
+        self.0 = now;
+    }
+}
+
+/// A run with everything in place but the child.
+struct Run<'s> {
+    settings: &'s Settings,
+    started: Instant,
+    books: Books,
+    proxy: JoinHandle<io::Result<()>>,
+    /// What keeps the report from being complete.
+    caveats: Vec<String>,
+}
+
+impl<'s> Run<'s> {
+    /// Tell the kernel what is known beforehand, and start the proxy.
+    fn start(
+        settings: &'s Settings,
+        policy: Arc<Policy>,
+        system: System,
+        sockets: Sockets,
+        channels: Channels,
+        report: Report,
+    ) -> anyhow::Result<Self> {
+        let Channels {
+            mut verdicts,
+            acts,
+            origins,
+            log,
+        } = channels;
+        for (network, ports) in policy.networks() {
+            verdicts
+                .set_network(network, &ports)
+                .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
+        }
+        let ledger = Ledger::new(Arc::clone(&policy));
+        let (books, emit) =
+            Books::open(acts, log, ledger, report).context("cannot watch the kernel's records")?;
+        let chosen = &settings.upstreams;
+        let proxy = Proxy {
+            audit: settings.audit,
+            on_block: settings.on_block,
+            // With an allow list a server of the child's choosing could pin addresses.
+            follow: chosen.is_empty() && policy.default_action() == Action::Allow,
+            upstreams: if chosen.is_empty() {
+                system.servers
+            } else {
+                chosen.clone()
+            },
+            pin: pinner(Arc::clone(&policy), verdicts),
+            origin: Box::new(move |key| origins.get(key)),
+            emit,
+            policy,
+        };
+        proxy
+            .pin_hosts(&system.hosts)
+            .context("cannot tell the kernel the addresses of /etc/hosts")?;
+        Ok(Self {
+            settings,
+            started: Instant::now(),
+            books,
+            proxy: tokio::spawn(dns::serve(sockets, proxy, std::future::pending())),
+            caveats: Vec::new(),
+        })
+    }
+
+    /// Say, before anything runs, what is special about this run and what it cannot see.
+    fn tell(&mut self, notes: Vec<String>, filter: &Filter) {
+        self.caveats.extend(filter.limitation.clone());
+        self.caveats.extend(host::proxies_in_environment());
+        for note in notes.iter().chain(&self.caveats) {
+            self.books.report.warn(note);
+        }
+    }
+}
+
+fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {
+    let (own, on_link) = host::addresses().context("cannot list the addresses of this host")?;
+    let policy = settings.policy(system.search.clone());
+    Ok(policy.with_host(own, on_link))
+}
+
+/// What the proxy calls before it answers: merge, and tell the kernel what is news to it.
+fn pinner(policy: Arc<Policy>, verdicts: Verdicts) -> dns::Pin {
+    let state = Mutex::new((Pins::default(), verdicts));
+    Box::new(move |_name: &Domain, addresses: &[IpAddr], ports: &Ports| {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pins, verdicts) = &mut *state;
+        for &address in addresses {
+            let Some(ports) = pins.add(&policy, address, ports) else {
+                continue;
+            };
+            if let Err(error) = verdicts.set_address(address, &ports) {
+                pins.forget(address);
+                return Err(error);
+            }
+        }
+        Ok(())
+    })
+}

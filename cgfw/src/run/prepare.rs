@@ -1,0 +1,156 @@
+//! Everything that is looked up, checked or opened before anything is made.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::bpf;
+use crate::child::{self, Identity};
+use crate::cli::Run as Settings;
+use crate::host;
+use crate::policy::{Action, DirectIp, OnBlock, Policy};
+use crate::report::{Report, Start, Style, Verbosity};
+
+/// Inherited sockets are not filtered, because the kernel goes by the cgroup in which a
+/// socket was made. Must come first, before there are sockets of our own.
+pub(super) fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
+    let sockets = child::network_sockets().context("cannot list inherited descriptors")?;
+    if let Some(socket) = sockets.iter().find(|socket| socket.fd <= 2) {
+        bail!(
+            "{} is a network socket that was opened outside, so that its traffic cannot be \
+             filtered; put a pipe between: cgfw run ... -- COMMAND < /dev/null | cat",
+            ["stdin", "stdout", "stderr"][usize::try_from(socket.fd).unwrap_or(0)]
+        );
+    }
+    child::close_network_sockets(&sockets).context("cannot close inherited sockets")?;
+    Ok(sockets
+        .iter()
+        .map(|socket| {
+            format!(
+                "closed inherited descriptor {}, a network socket (family {}) that could not be \
+                 filtered",
+                socket.fd, socket.family
+            )
+        })
+        .collect())
+}
+
+pub(super) fn require_rights() -> anyhow::Result<()> {
+    let missing = child::missing_capabilities()?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "cgfw needs root, or {}, to filter a cgroup; nothing was run. Try:\n  {}",
+        missing.join(" and "),
+        child::sudo_command()?
+    )
+}
+
+/// Different for every run on every host.
+pub(super) fn run_id() -> anyhow::Result<String> {
+    let number = getrandom::u64().context("cannot get random numbers for the run's id")?;
+    Ok(format!("{number:016x}"))
+}
+
+pub(super) fn kernel_settings(
+    settings: &Settings,
+    policy: &Policy,
+    proxy_port: u16,
+) -> bpf::Settings {
+    bpf::Settings {
+        proxy_port,
+        unresolved: match policy.direct_ip() {
+            DirectIp::Allow => Action::Allow,
+            DirectIp::Private | DirectIp::Block => Action::Block,
+        },
+        networks: !policy.networks().is_empty(),
+        audit: settings.audit,
+        vanish: settings.on_block == OnBlock::Drop,
+        debug: settings.verbose >= 3,
+    }
+}
+
+pub(super) fn open_report(
+    settings: &Settings,
+    policy: &Policy,
+    id: &str,
+    identity: Option<&Identity>,
+) -> anyhow::Result<Report> {
+    let audit_log = settings
+        .audit_log
+        .as_deref()
+        .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), open_as(identity, path)?)))
+        .transpose()?;
+    let verbosity = match (settings.quiet, settings.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, _) => Verbosity::Verbose,
+    };
+    let style = Style {
+        color: settings
+            .color
+            .is_on(io::stderr().is_terminal(), host::no_color()),
+        width: host::terminal_width(),
+    };
+    let mut report = Report::new(
+        id.to_owned(),
+        policy.default_action(),
+        verbosity,
+        style,
+        io::stderr(),
+        audit_log,
+    )
+    .context("cannot start the report")?;
+    let cwd = std::env::current_dir().ok();
+    let command = octets(settings);
+    let rules: Vec<String> = settings
+        .rules
+        .iter()
+        .map(|rule| rule.source.clone())
+        .collect();
+    report.start(&Start {
+        time: SystemTime::now(),
+        policy,
+        rules: &rules,
+        audit: settings.audit,
+        uid: identity
+            .map_or_else(nix::unistd::geteuid, |identity| identity.uid)
+            .as_raw(),
+        command: &command,
+        cwd: cwd.as_deref(),
+    });
+    Ok(report)
+}
+
+/// Open a file that the user named, with the user's rights: sudo must not lend root's.
+fn open_as(identity: Option<&Identity>, path: &Path) -> anyhow::Result<File> {
+    let open = || {
+        File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            // A pipe that nobody reads is an error now, and not a run that never starts.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .with_context(|| format!("cannot open the audit log {}", path.display()))
+    };
+    let file = match identity {
+        Some(identity) => child::as_user(identity, open),
+        None => open(),
+    }?;
+    // From here on only its own thread writes, and may wait.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).context("cannot set up the audit log")?;
+    Ok(file)
+}
+
+pub(super) fn octets(settings: &Settings) -> Vec<Vec<u8>> {
+    let octets = |argument: &std::ffi::OsString| argument.as_bytes().to_vec();
+    settings.command.iter().map(octets).collect()
+}

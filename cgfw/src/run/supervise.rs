@@ -1,0 +1,136 @@
+//! The child, from its start to the moment when the wait for it is over.
+
+use std::future::pending;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use nix::sys::signal::Signal;
+use tokio::task::JoinError;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::Run;
+use crate::cgroup::Cgroup;
+use crate::child::{self, Child, Command, Ended, Identity, Signals, SpawnError};
+use crate::cli::Survivors;
+
+/// How often records that nobody was woken for are read.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Why the wait for the child is over.
+pub(super) enum Finish {
+    Child(Ended),
+    TimedOut,
+    NotStarted(SpawnError),
+    Failed(anyhow::Error),
+}
+
+impl Run<'_> {
+    /// Start the command and see it through.
+    pub(super) async fn command(
+        &mut self,
+        signals: Signals,
+        cgroup: &Cgroup,
+        identity: Option<&Identity>,
+    ) -> Finish {
+        let child = match self.spawn(&signals, cgroup, identity) {
+            Ok(child) => child,
+            Err(finish) => return finish,
+        };
+        let signals = match signals.listen().context("cannot wait for signals") {
+            Ok(signals) => signals,
+            Err(error) => return Finish::Failed(error),
+        };
+        let limit = self.settings.timeout;
+        let with_survivors = self.settings.survivors == Survivors::Wait;
+        self.pump_until(async {
+            let timed_out = async {
+                match limit {
+                    Some(limit) => sleep(limit).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                ended = wait(&child, with_survivors.then_some(cgroup)) => ended
+                    .context("cannot wait for the command")
+                    .map_or_else(Finish::Failed, Finish::Child),
+                ended = forward_signals(&signals, &child) => ended
+                    .context("cannot forward a signal")
+                    .map_or_else(Finish::Failed, |signal| Finish::Child(Ended::Killed(signal))),
+                () = timed_out => Finish::TimedOut,
+            }
+        })
+        .await
+        .unwrap_or_else(Finish::Failed)
+    }
+
+    fn spawn(
+        &self,
+        signals: &Signals,
+        cgroup: &Cgroup,
+        identity: Option<&Identity>,
+    ) -> Result<Child, Finish> {
+        let masked = child::name_service_sockets().map_err(Finish::Failed)?;
+        let command = Command {
+            argv: &self.settings.command,
+            cgroup: cgroup.as_fd(),
+            identity,
+            signal_mask: signals.inherited_mask(),
+            masked: &masked,
+            no_new_privs: self.settings.no_new_privs,
+        };
+        command.spawn().map_err(Finish::NotStarted)
+    }
+
+    /// Enter events until `done` is ready; fails if the proxy does, because then no name
+    /// is answered any more.
+    pub(super) async fn pump_until<T>(
+        &mut self,
+        done: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        let mut done = pin!(done);
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                entered = self.books.next() => entered?,
+                _ = tick.tick() => self.books.enter(None),
+                ended = &mut self.proxy => return Err(proxy_failure(ended)),
+                value = &mut done => return Ok(value),
+            }
+        }
+    }
+}
+
+/// Wait for the command, and for all that it started if there is a cgroup to look at.
+async fn wait(child: &Child, survivors: Option<&Cgroup>) -> io::Result<Ended> {
+    let ended = child.wait().await?;
+    if let Some(cgroup) = survivors {
+        cgroup.emptied().await?;
+    }
+    Ok(ended)
+}
+
+/// Pass signals on to the child. When it is gone, and cgfw waits for those who outlived
+/// it, a signal is for cgfw itself: return it.
+async fn forward_signals(signals: &child::Listener, child: &Child) -> io::Result<Signal> {
+    loop {
+        let received = signals.next().await?;
+        let to_send = (!received.from_terminal).then_some(received.signal);
+        if !child.send(to_send)? {
+            return Ok(received.signal);
+        }
+    }
+}
+
+fn proxy_failure(ended: Result<io::Result<()>, JoinError>) -> anyhow::Error {
+    let reason = match ended {
+        Ok(Ok(())) => anyhow!("it ended by itself"),
+        Ok(Err(error)) => anyhow!(error),
+        Err(panic) => anyhow!(panic),
+    };
+    reason.context("the DNS proxy is dead")
+}
