@@ -53,6 +53,16 @@ fn exit_codes_are_the_documented_ones() {
 }
 
 #[test]
+fn the_exit_code_is_known_where_the_parent_ignores_sigchld() {
+    let Some(lab) = Lab::new() else { return };
+    let script = "
+import os, signal
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execvp('cgfw', ['cgfw', 'run', '--block', 'github.com', '--', 'sh', '-c', 'exit 7'])";
+    lab.command("python3").args(["-c", script]).status(7).run();
+}
+
+#[test]
 fn a_timeout_ends_the_run_with_124() {
     let Some(lab) = Lab::new() else { return };
     let output = lab

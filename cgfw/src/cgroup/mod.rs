@@ -249,10 +249,10 @@ fn make_locked(path: &Path) -> anyhow::Result<Flock<File>> {
             }
             _ => {}
         }
-        if let Ok(Some(directory)) = lock(path)
-            && is_there(&directory)
-        {
-            return Ok(directory);
+        match lock(path) {
+            Ok(Some(directory)) if is_there(&directory) => return Ok(directory),
+            Err(error) if path.exists() => return Err(error),
+            _ => {}
         }
         std::thread::sleep(RETRY);
     }

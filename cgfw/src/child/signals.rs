@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::Context as _;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 
@@ -29,12 +29,17 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Block the signals that are forwarded, from here on.
+    /// Block the signals that are forwarded, from here on, and make sure that children can be
+    /// waited for.
     pub fn block() -> anyhow::Result<Self> {
         let mut set = SigSet::empty();
-        for signal in FORWARDED {
-            set.add(signal);
+        for forwarded in FORWARDED {
+            set.add(forwarded);
         }
+        // Where the parent ignores SIGCHLD, as daemons do, children are reaped by nobody
+        // and cannot be waited for (wait(2)).
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.context("cannot set up SIGCHLD")?;
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))
             .context("cannot block signals")?;
