@@ -190,15 +190,18 @@ fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Resul
     let fd = match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
         Ok(fd) => fd,
         Err(error) => {
-            let log = verifier_log(&mut attr);
-            return Err(anyhow!(error).context(format!(
-                "the kernel refuses the eBPF program {name}{}{log}",
-                if log.is_empty() {
-                    ""
-                } else {
-                    "; the verifier says:\n"
-                }
-            )));
+            let reason = match error.raw_os_error() {
+                Some(libc::EINVAL | libc::EACCES) => verifier_log(&mut attr),
+                _ => String::new(),
+            };
+            let reason = if reason.is_empty() {
+                reason
+            } else {
+                format!("; the verifier says:\n{reason}")
+            };
+            return Err(
+                anyhow!(error).context(format!("cannot load the eBPF program {name}{reason}"))
+            );
         }
     };
     Ok(LoadedProgram {
@@ -209,7 +212,8 @@ fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Resul
     })
 }
 
-/// Load once more, for the reason of the failure.
+/// Load once more, for the reason that the verifier gives. It has none for errors such as
+/// too many open files.
 fn verifier_log(attr: &mut bpf_attr) -> String {
     let mut log = vec![0_u8; LOG_SIZE as usize];
     attr.__bindgen_anon_3.log_buf = log.as_mut_ptr() as u64;

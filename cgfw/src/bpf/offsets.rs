@@ -57,8 +57,12 @@ fn write_cache(text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o644)
         .open(&beside)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    fs::rename(&beside, CACHE)
+    let written =
+        io::Write::write_all(&mut file, text.as_bytes()).and_then(|()| fs::rename(&beside, CACHE));
+    if written.is_err() {
+        fs::remove_file(&beside)?;
+    }
+    written
 }
 
 fn render(boot: &str, offsets: &Offsets) -> String {

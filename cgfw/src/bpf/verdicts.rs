@@ -127,7 +127,11 @@ fn io_error(error: MapError) -> io::Error {
     let MapError::SyscallError(error) = error else {
         return io::Error::other(error);
     };
-    if error.io_error.raw_os_error() != Some(libc::E2BIG) {
+    // A full hash map says E2BIG, a full prefix trie ENOSPC.
+    if !matches!(
+        error.io_error.raw_os_error(),
+        Some(libc::E2BIG | libc::ENOSPC)
+    ) {
         return error.io_error;
     }
     io::Error::new(

@@ -1,7 +1,7 @@
 //! A process that waits for cgfw to die and then kills the cgroup.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,6 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 use super::destroy;
+use crate::watch;
 
 /// The guardian, from the side of cgfw. When cgfw ends, however that happens, the kernel
 /// closes the line; the guardian then kills and removes the cgroup if it is still there.
@@ -45,6 +46,14 @@ impl Guardian {
         }
     }
 
+    /// Wait until the guardian is gone before its time. Needs a tokio runtime.
+    pub(super) async fn gone(&self) -> io::Result<()> {
+        let line = watch::readable(self.line.as_fd())?;
+        // It says nothing more: what can be read is the end.
+        line.readable().await?.retain_ready();
+        Ok(())
+    }
+
     /// Dismiss the guardian and wait until it is gone.
     pub(super) fn close(self) -> anyhow::Result<()> {
         let Self { pid, line } = self;
@@ -69,8 +78,9 @@ fn detach(keep: BorrowedFd<'_>) -> anyhow::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
     setsid()?;
     chdir("/")?;
-    // `pkill cgfw` must not hit both.
+    // Neither `pkill cgfw` nor `pkill -f cgfw` must hit both.
     prctl::set_name(c"guardian")?;
+    blank_command_line()?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
@@ -79,6 +89,20 @@ fn detach(keep: BorrowedFd<'_>) -> anyhow::Result<()> {
     let keep = keep.as_raw_fd().cast_unsigned();
     close_range(3, keep - 1)?;
     close_range(keep + 1, u32::MAX)
+}
+
+/// Overwrite the arguments that /proc/PID/cmdline shows. They are this copy's own memory.
+fn blank_command_line() -> anyhow::Result<()> {
+    let stat = procfs::process::Process::myself()?.stat()?;
+    let (Some(start), Some(end)) = (stat.arg_start, stat.arg_end) else {
+        return Ok(());
+    };
+    let (start, length) = (usize::try_from(start)?, usize::try_from(end - start)?);
+    let arguments = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel put the arguments there, on the writable stack, for this program to
+    // use as it likes; the guardian does not read its arguments.
+    unsafe { arguments.write_bytes(0, length) };
+    Ok(())
 }
 
 /// close_range(2), since Linux 5.9.

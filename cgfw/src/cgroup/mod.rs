@@ -99,6 +99,15 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Wait until the guardian is gone before its time: then a kill of this process too
+    /// would leave the cgroup, filtered, to the next run. Needs a tokio runtime.
+    pub async fn unguarded(&self) -> io::Result<()> {
+        match &self.guardian {
+            Some(guardian) => guardian.gone().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Move every process to the parent cgroup, where nothing of ours is attached.
     pub fn release(&self) -> io::Result<()> {
         let parent = self.path.parent().unwrap_or(&self.path);

@@ -17,6 +17,6 @@ pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets}
 pub use self::limits::OpenFiles;
 pub use self::masked::name_service_sockets;
 pub use self::rights::{missing_capabilities, sudo_command};
-pub use self::signals::{Listener, Received, Signals};
+pub use self::signals::{Inherited, Listener, Received, Signals};
 pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
 pub use self::user::{Identity, as_user, choose_identity};

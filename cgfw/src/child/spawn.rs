@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::ptr;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
-use super::{Identity, OpenFiles};
+use super::{Identity, Inherited, OpenFiles};
 use crate::watch;
 
 /// What to start, and how.
@@ -24,8 +24,8 @@ pub struct Command<'c> {
     pub cgroup: BorrowedFd<'c>,
     /// Who the child is to be; `None`: who cgfw is.
     pub identity: Option<&'c Identity>,
-    /// The signal mask that cgfw was started with.
-    pub signal_mask: SigSet,
+    /// The signal mask and dispositions that cgfw was started with.
+    pub signals: Inherited,
     /// The limits of open files that cgfw was started with.
     pub open_files: OpenFiles,
     /// Sockets and other files that the child must not reach: each is hidden behind
@@ -303,14 +303,25 @@ impl Prepared<'_> {
         }
     }
 
+    /// Dispositions that Rust's runtime or cgfw has changed, and the mask.
     fn restore_signals(&self) -> Result<(), Errno> {
-        // Rust's runtime ignores SIGPIPE, which would be inherited.
-        // SAFETY: the default handler runs no code of ours.
-        let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-        if previous == libc::SIG_ERR {
-            return Err(Errno::last());
+        let inherited = &self.command.signals;
+        for (signal, ignored) in [
+            (libc::SIGPIPE, inherited.ignores_pipe),
+            (libc::SIGCHLD, inherited.ignores_child),
+        ] {
+            let handler = if ignored {
+                libc::SIG_IGN
+            } else {
+                libc::SIG_DFL
+            };
+            // SAFETY: neither handler runs any code of ours.
+            let previous = unsafe { libc::signal(signal, handler) };
+            if previous == libc::SIG_ERR {
+                return Err(Errno::last());
+            }
         }
-        self.command.signal_mask.thread_set_mask()
+        inherited.mask.thread_set_mask()
     }
 }
 
@@ -321,8 +332,9 @@ enum Cloned {
 }
 
 /// Clone this process into a cgroup. The copy has the calling thread only, and libc does
-/// not know it: it may make system calls and nothing that takes a lock. Where clone3 is forbidden, as in containers whose
-/// seccomp filter is older than it, fork; then the child enters the cgroup by itself.
+/// not know it: it may make system calls and nothing that takes a lock.
+///
+/// Where clone3 is forbidden, as in containers whose seccomp filter is older than it, fork; then the child enters the cgroup by itself.
 fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
     let mut pidfd: RawFd = -1;
     // SAFETY: integers only, for which zero is a value.

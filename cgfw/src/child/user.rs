@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use nix::unistd::{Gid, Uid, User, getgrouplist, setfsgid, setfsuid};
+use nix::unistd::{Gid, Uid, User, getgrouplist, getgroups, setfsgid, setfsuid, setgroups};
 
 /// Who the child is to be, where that is not who cgfw is.
 #[derive(Clone, Debug)]
@@ -95,10 +95,13 @@ pub fn as_user<T>(
     identity: &Identity,
     act: impl FnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let groups = getgroups().context("cannot list groups")?;
+    setgroups(&identity.groups).context("cannot take the groups of the user")?;
     let (gid, uid) = (setfsgid(identity.gid), setfsuid(identity.uid));
     let result = act();
     setfsuid(uid);
     setfsgid(gid);
+    setgroups(&groups).context("cannot take the groups of cgfw back")?;
     result
 }
 

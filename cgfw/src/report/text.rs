@@ -193,6 +193,7 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u
     ]
     .into_iter()
     .flatten()
+    .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
     .chain(
         end.caveats
             .iter()

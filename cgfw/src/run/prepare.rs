@@ -20,7 +20,8 @@ use crate::report::{Report, Start, Style, Verbosity};
 /// Inherited sockets are not filtered, because the kernel goes by the cgroup in which a
 /// socket was made. Must come first, before there are sockets of our own.
 pub(super) fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
-    let sockets = child::network_sockets().context("cannot list inherited descriptors")?;
+    let sockets = child::network_sockets()
+        .context("cannot list inherited descriptors in /proc/self/fd; cgfw needs /proc mounted")?;
     if let Some(socket) = sockets.iter().find(|socket| socket.fd <= 2) {
         bail!(
             "{} is a network socket that was opened outside, so that its traffic cannot be \

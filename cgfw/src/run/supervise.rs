@@ -60,6 +60,10 @@ impl Run<'_> {
                 ended = forward_signals(&signals, &child) => ended
                     .context("cannot forward a signal")
                     .map_or_else(Finish::Failed, |signal| Finish::Child(Ended::Killed(signal))),
+                ended = cgroup.unguarded() => Finish::Failed(match ended {
+                    Ok(()) => anyhow!("the guardian of the cgroup was killed"),
+                    Err(error) => anyhow!(error).context("cannot watch the guardian"),
+                }),
                 () = timed_out => Finish::TimedOut,
             }
         })
@@ -79,7 +83,7 @@ impl Run<'_> {
             argv: &self.settings.command,
             cgroup: cgroup.as_fd(),
             identity,
-            signal_mask: signals.inherited_mask(),
+            signals: signals.inherited(),
             open_files,
             masked: &masked,
             no_new_privs: self.settings.no_new_privs,
