@@ -10,18 +10,19 @@ set -eu
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+cd "$work"
 
-cat > "$work/packer" <<'TOOL'
+cat > packer <<'TOOL'
 #!/bin/sh
 # The tool, as a vendor might have written it.
 curl -fsS --max-time 5 https://api.github.com/repos/vendor/packer/releases/latest \
     > /dev/null 2>&1 || true
 tar -cf "$2" -C "$1" .
 TOOL
-chmod +x "$work/packer"
+chmod +x packer
 
-mkdir "$work/site"
-echo "hello" > "$work/site/index.html"
+mkdir site
+echo "hello" > site/index.html
 echo "deploy: packing the site"
-"$work/packer" "$work/site" "$work/site.tar"
-echo "deploy: packed $(tar -tf "$work/site.tar" | grep -c html) page"
+./packer site site.tar
+echo "deploy: packed $(tar -tf site.tar | grep -c html) page"

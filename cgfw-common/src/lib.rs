@@ -172,7 +172,14 @@ pub struct Owner {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deed {
+    /// Of an [`ACT_QUERY`] it says only whether the packet is IPv6: it is the proxy.
     pub destination: Address,
+    // Usually 0, and not beside other zeroes: the compiler would call memset, a loop that
+    // the verifier walks octet by octet.
+    /// For [`ACT_QUERY`], else 0.
+    pub source_port: u16,
+    /// DNS message id, for [`ACT_QUERY`] over UDP, else 0.
+    pub id: u16,
     /// [`ACT_QUERY`] and its kin.
     pub kind: u32,
     /// [`ALLOW`] or [`BLOCK`], before `--audit`.
@@ -180,13 +187,6 @@ pub struct Deed {
     pub destination_port: u16,
     /// IANA protocol number; 262 is MPTCP.
     pub protocol: u16,
-    /// For [`ACT_QUERY`], else 0.
-    pub source_port: u16,
-    /// DNS message id, for [`ACT_QUERY`] over UDP, else 0.
-    pub id: u16,
-    /// 1 if the packet is IPv6, for [`ACT_QUERY`], else 0.
-    pub ipv6: u32,
-    pub reserved: u32,
 }
 
 /// One act, as the kernel saw it; the only record on the ring.
@@ -244,10 +244,10 @@ const _: () = {
     assert!(size_of::<OriginalKey>() == 16);
     assert!(size_of::<Endpoint>() == 24);
     assert!(size_of::<QueryKey>() == 8 && align_of::<QueryKey>() == 2);
-    assert!(size_of::<Deed>() == 40);
-    assert!(size_of::<SeenKey>() == 56 && align_of::<SeenKey>() == 8);
+    assert!(size_of::<Deed>() == 32);
+    assert!(size_of::<SeenKey>() == 48 && align_of::<SeenKey>() == 8);
     assert!(size_of::<Actor>() == 64 && align_of::<Actor>() == 8);
-    assert!(size_of::<Act>() == 112 + ARGV_LEN && align_of::<Act>() == 8);
+    assert!(size_of::<Act>() == 104 + ARGV_LEN && align_of::<Act>() == 8);
 };
 
 /// Lets aya's map wrappers copy the types octet by octet.

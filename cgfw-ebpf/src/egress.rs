@@ -11,7 +11,7 @@ use crate::emit::{count, current_owner, report, was_seen};
 use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT};
+use crate::verdict::{ANY, DNS_PORT, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -70,6 +70,11 @@ fn judge(packet: &Packet, on_loopback: bool) -> u32 {
     if on_loopback {
         return destination.action(ALLOW);
     }
+    // A socket that is bound to a device sends what is for this host out of that device,
+    // questions that were redirected to the proxy included.
+    if is_loopback(&destination.address) {
+        return BLOCK;
+    }
     // What is for port 53 here was not redirected: a crafted packet.
     if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
         return BLOCK;
@@ -108,7 +113,6 @@ fn query(ctx: &SkBuffContext, packet: &Packet) -> Deed {
     Deed {
         source_port: packet.source_port,
         id,
-        ipv6: u32::from(ipv6),
         ..packet.destination.deed(ACT_QUERY, ALLOW)
     }
 }

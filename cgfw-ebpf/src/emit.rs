@@ -1,11 +1,13 @@
 //! Acts on their way to user space: who did it, read at the time of the act.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
 use cgfw_common::{
-    ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey,
+    ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey,
 };
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};
@@ -59,13 +61,17 @@ pub(crate) fn report(deed: &Deed) {
     } else {
         act.actor = NOBODY;
     }
-    let wake = deed.action == BLOCK || is_half_full();
-    slot.submit(if wake {
-        BPF_RB_FORCE_WAKEUP.into()
+    let flags = if is_half_full() {
+        BPF_RB_FORCE_WAKEUP
     } else {
-        BPF_RB_NO_WAKEUP.into()
-    });
+        deed.action
+    };
+    slot.submit(flags.into());
 }
+
+/// The action is the flag, and no branch on it: the verifier would walk everything before
+/// it once for each action.
+const _: () = assert!(ALLOW == BPF_RB_NO_WAKEUP && BLOCK == BPF_RB_FORCE_WAKEUP);
 
 /// Fill in who `task` is.
 #[inline(always)]
@@ -87,10 +93,9 @@ fn describe(task: u64, act: &mut Act) {
     read(cred, config!(offsets.cred_uid), &raw mut actor.uid);
     let mm = read_word(task, config!(offsets.task_mm));
     // arg_end follows arg_start.
-    let mut arguments = [0_u64; 2];
-    read(mm, config!(offsets.mm_arg_start), &raw mut arguments);
-    [actor.argv_start, actor.argv_end] = arguments;
-    actor.argv_len = copy_argv(arguments, &mut act.argv);
+    let arguments: *mut [u64; 2] = (&raw mut actor.argv_start).cast();
+    read(mm, config!(offsets.mm_arg_start), arguments);
+    actor.argv_len = copy_argv([actor.argv_start, actor.argv_end], &mut act.argv);
     actor.reserved = 0;
 }
 
@@ -110,22 +115,23 @@ const NOBODY: Actor = Actor {
 /// The process that runs this program, as the owner of what it does.
 #[inline(always)]
 pub(crate) fn current_owner() -> Owner {
-    let mut owner = Owner {
-        stamp: 0,
-        tgid: 0,
-        reserved: 0,
-    };
-    if can_read_tasks() {
-        let task = current_task();
-        let leader = read_word(task, config!(offsets.task_group_leader));
-        read(
-            leader,
-            config!(offsets.task_start_boottime),
-            &raw mut owner.stamp,
-        );
-        read(task, config!(offsets.task_pid) + 4, &raw mut owner.tgid);
+    if !can_read_tasks() {
+        return Owner {
+            stamp: 0,
+            tgid: 0,
+            reserved: 0,
+        };
     }
-    owner
+    let task = current_task();
+    let leader = read_word(task, config!(offsets.task_group_leader));
+    let stamp = read_word(leader, config!(offsets.task_start_boottime));
+    let mut tgid = 0;
+    read(task, config!(offsets.task_pid) + 4, &raw mut tgid);
+    Owner {
+        stamp,
+        tgid,
+        reserved: 0,
+    }
 }
 
 /// A constant to the verifier, which drops what is behind it where lockdown forbids the
@@ -203,6 +209,8 @@ fn increment(count: *mut u64) {
     unsafe { *count += 1 };
 }
 
-/// Which [`Actor`] fields are read two at a time.
-const _: () = assert!(core::mem::offset_of!(Actor, tgid) == core::mem::offset_of!(Actor, tid) + 4);
-const _: () = assert!(core::mem::offset_of!(Actor, tid).is_multiple_of(8));
+/// The fields that are read two at a time are neighbours.
+const _: () = assert!(
+    offset_of!(Actor, tgid) == offset_of!(Actor, tid) + 4
+        && offset_of!(Actor, argv_end) == offset_of!(Actor, argv_start) + 8
+);

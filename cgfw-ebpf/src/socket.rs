@@ -46,7 +46,7 @@ pub(crate) fn connect(ctx: &SockAddrContext, family: Family) -> i32 {
         return redirect(ctx, family, &destination);
     }
     let is_tcp = matches!(destination.protocol, protocol::TCP | protocol::MPTCP);
-    if !is_tcp || is_proxy(&destination) {
+    if !is_tcp {
         return PASS;
     }
     judge(ctx, family, ACT_CONNECT, &destination)

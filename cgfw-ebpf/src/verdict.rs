@@ -59,8 +59,6 @@ impl Destination {
             protocol: self.protocol,
             source_port: 0,
             id: 0,
-            ipv6: 0,
-            reserved: 0,
         }
     }
 

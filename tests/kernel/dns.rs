@@ -237,7 +237,7 @@ fn the_next_server_is_asked_when_one_is_dead() {
             .stdout("203.0.113.20\n")
             .run();
         // With a default of allow the client's own failover works as without cgfw.
-        lab.nameservers(&[&first.to_string(), &dns::OTHER.to_string()]);
+        lab.nameservers(&[&first.to_string(), &dns::OTHER.to_string()], 1);
         lab.cgfw()
             .args(BLOCK)
             .child(["curl", "--silent", "http://example.com/"])
@@ -515,7 +515,7 @@ fn other_mounts_still_propagate() {
 fn a_stub_resolver_on_loopback_is_asked() {
     let Some(lab) = Lab::new() else { return };
     // As systemd-resolved or dnsmasq have it; it is outside the filter, and cgfw asks it.
-    lab.nameservers(&["127.0.0.53"]);
+    lab.nameservers(&["127.0.0.53"], 5);
     let stub = "
 import socket
 listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -10,11 +10,11 @@ use crate::support::lab::skip;
 fn tcp_throughput_inside_is_that_outside() {
     const GOAL: f64 = 0.95;
     let Some(lab) = Lab::new() else { return };
-    let blast = ["blast", "203.0.113.99", "9", "0.2"];
+    let blast = ["blast", "203.0.113.99", "9", "1"];
     let (mut inside, mut outside) = (0.0, 0.0);
     // Other tests disturb every round. They disturb both sides alike, the more rounds the
-    // more so.
-    for round in 0..60 {
+    // more so; and a round is long against what cgfw does when it starts.
+    for round in 0..12 {
         let bare = lab.command("env").args(blast).run();
         let filtered = lab
             .cgfw()
@@ -24,7 +24,7 @@ fn tcp_throughput_inside_is_that_outside() {
         let bytes = |text: &str| text.trim().parse::<f64>().unwrap();
         outside += bytes(&bare.stdout);
         inside += bytes(&filtered.stdout);
-        if round >= 9 && inside >= GOAL * outside {
+        if round >= 2 && inside >= GOAL * outside {
             return;
         }
     }
@@ -43,20 +43,16 @@ fn start_up_adds_little() {
     }
     let Some(lab) = Lab::new() else { return };
     let (mut bare, mut filtered) = (Duration::MAX, Duration::MAX);
-    for _ in 0..40 {
+    // On a busy machine it takes many tries until one of each is not disturbed.
+    for round in 0..300 {
         bare = bare.min(lab.command("true").run().elapsed);
-        filtered = filtered.min(
-            lab.cgfw()
-                .args(["--block", "github.com", "-q"])
-                .child(["true"])
-                .run()
-                .elapsed,
-        );
+        let cgfw = lab.cgfw().args(["--block", "github.com", "-q"]);
+        filtered = filtered.min(cgfw.child(["true"]).run().elapsed);
+        if round >= 20 && filtered < bare + GOAL {
+            return;
+        }
     }
-    assert!(
-        filtered < bare + GOAL,
-        "{filtered:?}, against {bare:?} without cgfw"
-    );
+    panic!("{filtered:?}, against {bare:?} without cgfw");
 }
 
 #[test]
@@ -74,13 +70,15 @@ print('flooded', flush=True)
 ask = bytes.fromhex('123401000001000000000000076578616d706c6503636f6d0000010001')
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(2)
-answered = 0
-for _ in range(10):
+answered, deadline = 0, time.time() + 20
+# Turned away while too many wait for the silent server, but not for long.
+while not answered and time.time() < deadline:
     s.sendto(ask, ('198.51.100.53', 53))
     try:
         answered += len(s.recv(512)) > len(ask)
     except TimeoutError:
         pass
+    time.sleep(0.1)
 print(answered > 0, flush=True)
 while not os.path.exists('go'):
     time.sleep(0.01)

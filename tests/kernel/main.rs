@@ -25,5 +25,6 @@ mod examples;
 mod lab;
 mod load;
 mod policy;
+mod readme;
 mod refusals;
 mod setup;

@@ -453,8 +453,9 @@ impl Output {
     pub fn refusals(&self) -> Vec<BTreeMap<String, String>> {
         self.stderr
             .lines()
-            .filter(|line| line.starts_with("WARN "))
-            .filter_map(|line| Some(parse_pairs(line.split_once(" BLOCKED ")?.1)))
+            // Somewhere in a line: what the child has not ended with a newline is before it.
+            .filter_map(|line| Some(line.split_once(" BLOCKED reason=")?.1))
+            .map(|pairs| parse_pairs(&format!("reason={pairs}")))
             .collect()
     }
 

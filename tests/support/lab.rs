@@ -147,9 +147,9 @@ impl Lab {
         self.client.run(|| at(path).exists())
     }
 
-    /// Let resolv.conf name these servers.
-    pub fn nameservers(&self, servers: &[&str]) {
-        self.write("/etc/resolv.conf", &resolv_conf(servers));
+    /// Let resolv.conf name these servers, each of which gets `patience` seconds to answer.
+    pub fn nameservers(&self, servers: &[&str], patience: u32) {
+        self.write("/etc/resolv.conf", &resolv_conf(servers, patience));
     }
 
     /// Publish a git repository as <https://NAME/repository.git> on every web server.
@@ -282,8 +282,11 @@ fn read_tree(root: &Path, relative: &Path, files: &mut HashMap<String, Vec<u8>>)
     }
 }
 
-fn resolv_conf(servers: &[&str]) -> String {
-    let mut text = String::from("options timeout:2 attempts:2\n");
+/// A resolver that is not answered waits longer than any refusal may take.
+pub const PATIENCE: u32 = 15;
+
+fn resolv_conf(servers: &[&str], patience: u32) -> String {
+    let mut text = format!("options timeout:{patience} attempts:2\n");
     for server in servers {
         writeln!(text, "nameserver {server}").unwrap();
     }
@@ -342,7 +345,7 @@ fn furnish_etc() {
     for (path, text) in [
         (
             "/etc/resolv.conf",
-            resolv_conf(&[&dns::RESOLVER.to_string()]),
+            resolv_conf(&[&dns::RESOLVER.to_string()], PATIENCE),
         ),
         (
             "/etc/hosts",

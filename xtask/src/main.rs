@@ -88,3 +88,28 @@ fn run(task: Task) -> Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    const README: &str = include_str!("../../README.md");
+
+    #[test]
+    fn the_readme_has_every_command_and_no_other() {
+        let mut shown = Vec::new();
+        for rest in README.split("cargo xtask ").skip(1) {
+            let end = rest.find(['`', '\n']).unwrap_or(rest.len());
+            let words: Vec<&str> = rest[..end].split_whitespace().collect();
+            if let Err(error) = Cli::try_parse_from([&["cargo xtask"], &*words].concat()) {
+                panic!("cargo xtask {}: {error}", words.join(" "));
+            }
+            shown.extend(words.first().copied());
+        }
+        for command in Cli::command().get_subcommands() {
+            assert!(shown.contains(&command.get_name()), "{command} is missing");
+        }
+    }
+}

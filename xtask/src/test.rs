@@ -202,6 +202,17 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_shows_the_last_line() {
+        let readme = include_str!("../../README.md");
+        let (_, output) = readme.split_once("\n# cargo xtask test\n").unwrap();
+        let (shown, _) = output.split_once('\n').unwrap();
+        // The numbers grow with the tests.
+        let words = |line: &str| line.replace(|c: char| c.is_ascii_digit(), "");
+        assert_eq!(words(shown), words(&Tally::default().to_string()));
+        assert!(shown.contains(" 0 failed"), "{shown}");
+    }
+
+    #[test]
     fn what_tests_print_is_not_taken_for_results() {
         check(
             "the test result: ok. 9 passed; 0 failed\nSKIPPING breakfast\n",

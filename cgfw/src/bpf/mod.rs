@@ -81,6 +81,7 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
                 };
                 return Ok((filter, channels));
             }
+            Err(error) if !is_refusal(&error) => return Err(error),
             Err(error) => first_failure = first_failure.or(Some(error)),
         }
     }
@@ -111,6 +112,14 @@ fn attempts(offsets: Option<Offsets>) -> impl Iterator<Item = (bool, Option<Offs
         .into_iter()
         .flatten()
         .flat_map(|offsets| [(true, offsets), (false, offsets)])
+}
+
+/// Whether the verifier said no, so that programs that ask for less may be let in. Other
+/// errors, such as too many open files, say nothing about the kernel.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    let number = error.and_then(io::Error::raw_os_error);
+    matches!(number, Some(libc::EINVAL | libc::EACCES))
 }
 
 fn config(settings: Settings, set_retval: bool, offsets: Option<Offsets>) -> Config {

@@ -97,7 +97,7 @@ fn query_key(deed: &Deed) -> QueryKey {
             protocol::TCP => Transport::Tcp,
             _ => Transport::Udp,
         },
-        ipv6: deed.ipv6 != 0,
+        ipv6: address(deed.destination).is_ipv6(),
         port: deed.source_port,
         id: deed.id,
     }
@@ -164,8 +164,6 @@ mod tests {
                 protocol: protocol::TCP,
                 source_port: 5555,
                 id: 0xbeef,
-                ipv6: 0,
-                reserved: 0,
             },
             actor: Actor {
                 started: 77,
@@ -241,7 +239,7 @@ mod tests {
         let mut act = act();
         act.deed.kind = ACT_QUERY;
         act.deed.protocol = protocol::UDP;
-        act.deed.ipv6 = 1;
+        act.deed.destination = octets("::1".parse().unwrap());
         let Fact::Asked { key, .. } = decode(&act, false).unwrap().fact else {
             panic!("{act:?} is no question");
         };

@@ -1,11 +1,12 @@
 //! A process that waits for cgfw to die and then kills the cgroup.
 
 use std::fs::File;
-use std::io::{Read as _, pipe};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::wait::waitpid;
@@ -14,30 +15,31 @@ use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, 
 use super::destroy;
 
 /// The guardian, from the side of cgfw. When cgfw ends, however that happens, the kernel
-/// closes the pipe; the guardian then kills and removes the cgroup if it is still there.
+/// closes the line; the guardian then kills and removes the cgroup if it is still there.
 pub(super) struct Guardian {
     pid: Pid,
-    pipe: OwnedFd,
+    line: UnixStream,
 }
 
 impl Guardian {
-    /// Fork the guardian of the cgroup at `path`, which need not exist yet. To be called
-    /// while the process has one thread.
+    /// Fork the guardian of the cgroup at `path`, which need not exist yet, and wait until
+    /// it is on guard. To be called while the process has one thread.
     pub(super) fn start(path: &Path) -> anyhow::Result<Self> {
-        let (mut reader, writer) = pipe().context("cannot make a pipe")?;
+        let (mut line, theirs) = UnixStream::pair().context("cannot make a pair of sockets")?;
         // SAFETY: this process has one thread (the caller's duty), so that the copy may do
         // everything that the original may.
         match unsafe { fork() }.context("cannot fork the guardian")? {
-            ForkResult::Parent { child } => Ok(Self {
-                pid: child,
-                pipe: writer.into(),
-            }),
+            ForkResult::Parent { child: pid } => {
+                drop(theirs);
+                if line.read_exact(&mut [0]).is_err() {
+                    let end = waitpid(pid, None).context("cannot wait for the guardian")?;
+                    bail!("the guardian of the cgroup does not start: {end:?}");
+                }
+                Ok(Self { pid, line })
+            }
             ForkResult::Child => {
-                drop(writer);
-                let guarded = detach(reader.as_fd())
-                    // The pipe ends when cgfw does. Nothing is ever written to it.
-                    .and_then(|()| Ok(reader.read(&mut [0])?))
-                    .and_then(|_| Ok(destroy(path)?));
+                drop(line);
+                let guarded = guard(theirs, path);
                 leave(i32::from(guarded.is_err()))
             }
         }
@@ -45,11 +47,20 @@ impl Guardian {
 
     /// Dismiss the guardian and wait until it is gone.
     pub(super) fn close(self) -> anyhow::Result<()> {
-        let Self { pid, pipe } = self;
-        drop(pipe);
+        let Self { pid, line } = self;
+        drop(line);
         waitpid(pid, None).context("cannot wait for the guardian")?;
         Ok(())
     }
+}
+
+/// What the guardian does.
+fn guard(mut line: UnixStream, path: &Path) -> anyhow::Result<()> {
+    detach(line.as_fd())?;
+    line.write_all(&[0])?;
+    // The line ends when cgfw does. Nothing is ever written to it.
+    let _end = line.read(&mut [0])?;
+    Ok(destroy(path)?)
 }
 
 /// Become a process that no signal to cgfw's terminal, group or name reaches, and that

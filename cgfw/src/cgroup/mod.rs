@@ -9,7 +9,7 @@ directory; a directory that nobody has locked is a leftover.
 
 mod guardian;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,12 +30,14 @@ use crate::watch;
 
 /// The names of our cgroups are this and the id of the run.
 const PREFIX: &str = "cgfw-";
+/// Digits of an id.
+const ID_LENGTH: usize = 16;
 /// How long killed processes may take to be gone. A process that is stuck in the kernel
 /// (state D) takes longer than any patience.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// A killed process is not gone at once: it has memory and files to give back.
 const RETRY: Duration = Duration::from_millis(2);
-/// How often a cgroup is made before giving up.
+/// How often something that others disturb is tried before giving up.
 const ATTEMPTS: usize = 100;
 
 /// A cgroup of ours. Dropping it kills what is inside and removes it, and if this process
@@ -49,8 +51,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Make the cgroup of the run `id`, after removing what killed runs have left beside
-    /// it. Forks, so the process must have one thread.
+    /// Make the cgroup of the run `id`, 16 hexadecimal digits, after removing what killed
+    /// runs have left beside it. Forks, so the process must have one thread.
     pub fn create(id: &str) -> anyhow::Result<Self> {
         let parent = root_owned_ancestor(&own_path()?)?;
         collect_leftovers(&parent)?;
@@ -99,18 +101,25 @@ impl Cgroup {
 
     /// Move every process to the parent cgroup, where nothing of ours is attached.
     pub fn release(&self) -> io::Result<()> {
-        let outside = self
-            .path
-            .parent()
-            .unwrap_or(&self.path)
-            .join("cgroup.procs");
-        for pid in self.processes()? {
-            match fs::write(&outside, pid.to_string()) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                result => result?,
+        let parent = self.path.parent().unwrap_or(&self.path);
+        let outside = parent.join("cgroup.procs");
+        // What a process forks while it is being moved is inside once more.
+        for _ in 0..ATTEMPTS {
+            let inside = self.processes()?;
+            if inside.is_empty() {
+                return Ok(());
+            }
+            for pid in inside {
+                match fs::write(&outside, pid.to_string()) {
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    result => result?,
+                }
             }
         }
-        Ok(())
+        Err(io::Error::new(
+            ErrorKind::ResourceBusy,
+            "processes are born faster than they can be moved",
+        ))
     }
 
     /// Kill what is inside and remove the cgroup.
@@ -188,32 +197,37 @@ fn root_owned_ancestor(path: &Path) -> anyhow::Result<PathBuf> {
     ))
 }
 
-/// Kill and remove the cgroups of runs whose cgfw and guardian are both gone.
+/// Kill and remove the cgroups of runs whose cgfw and guardian are both gone. One that
+/// cannot be removed, for a process that is stuck in the kernel, is no reason not to run.
 fn collect_leftovers(parent: &Path) -> anyhow::Result<()> {
     let entries =
         fs::read_dir(parent).with_context(|| format!("cannot list {}", parent.display()))?;
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list {}", parent.display()))?;
-        if !entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(PREFIX.as_bytes())
-        {
+        if !is_name_of_run(&entry.file_name()) {
             continue;
         }
         // Locked: its run lives. Gone: somebody else was faster.
-        let Ok(Some(_lock)) = lock(&entry.path()) else {
+        let path = entry.path();
+        let Ok(Some(_lock)) = lock(&path) else {
             continue;
         };
-        destroy(&entry.path()).with_context(|| {
-            format!(
-                "cannot remove {}, left by a killed run",
-                entry.path().display()
-            )
-        })?;
-        tracing::info!("removed {}, left by a killed run", entry.path().display());
+        match destroy(&path) {
+            Ok(()) => tracing::info!("removed {}, left by a killed run", path.display()),
+            Err(error) => tracing::warn!(
+                "cannot remove {}, left by a killed run: {error}",
+                path.display()
+            ),
+        }
     }
     Ok(())
+}
+
+/// Whether a cgroup of this name is the work of cgfw: `cgfw-proxy.slice` is not.
+fn is_name_of_run(name: &OsStr) -> bool {
+    name.as_encoded_bytes()
+        .strip_prefix(PREFIX.as_bytes())
+        .is_some_and(|id| id.len() == ID_LENGTH && id.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Make a cgroup and lock its directory. Another run that looks for leftovers may find it
@@ -390,4 +404,23 @@ fn tree(path: &Path) -> io::Result<Vec<PathBuf>> {
         next += 1;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_like_a_run_is_a_leftover() {
+        assert!(is_name_of_run("cgfw-0123456789abcdef".as_ref()));
+        for other in [
+            "cgfw-proxy.slice",
+            "cgfw-",
+            "cgfw-0123456789abcdef0",
+            "cgfw-0123456789abcdeg",
+            "lab-0123456789abcdef",
+        ] {
+            assert!(!is_name_of_run(other.as_ref()), "{other}");
+        }
+    }
 }

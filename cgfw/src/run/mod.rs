@@ -36,6 +36,7 @@ use crate::report::Report;
 
 /// Run the command of `settings` behind its policy, and return the exit code.
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
+    let mut phases = Phases::begin();
     let mut notes = prepare::close_foreign_sockets()?;
     prepare::require_rights()?;
     let signals = Signals::block()?;
@@ -44,13 +45,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
     let id = prepare::run_id()?;
+    phases.end("look around");
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
+    phases.end("bind sockets, make the cgroup");
     let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
     let (filter, channels) =
         bpf::load(prepare::kernel_settings(settings, &policy, sockets.port()))?;
+    phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
+    phases.end("attach the eBPF programs");
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -60,11 +65,27 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let mut run = Run::start(settings, policy, system, sockets, channels, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
         run.tell(notes, &filter);
+        phases.end("start the proxy");
         let finish = run
             .command(signals, open_files, &cgroup, identity.as_ref())
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
+}
+
+/// Says at -vv how long each part of the start took.
+struct Phases(Instant);
+
+impl Phases {
+    fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    fn end(&mut self, phase: &str) {
+        let now = Instant::now();
+        tracing::debug!("{phase}: {:?}", now - self.0);
+        self.0 = now;
+    }
 }
 
 /// A run with everything in place but the child.
