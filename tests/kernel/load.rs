@@ -4,56 +4,6 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::support::Lab;
-use crate::support::lab::skip;
-
-#[test]
-fn tcp_throughput_inside_is_that_outside() {
-    const GOAL: f64 = 0.95;
-    let Some(lab) = Lab::new() else { return };
-    let blast = ["blast", "203.0.113.99", "9", "1"];
-    let (mut inside, mut outside) = (0.0, 0.0);
-    // Other tests disturb every round. They disturb both sides alike, the more rounds the
-    // more so; and a round is long against what cgfw does when it starts.
-    for round in 0..12 {
-        let bare = lab.command("env").args(blast).run();
-        let filtered = lab
-            .cgfw()
-            .args(["--block", "github.com", "-q"])
-            .child(blast)
-            .run();
-        let bytes = |text: &str| text.trim().parse::<f64>().unwrap();
-        outside += bytes(&bare.stdout);
-        inside += bytes(&filtered.stdout);
-        if round >= 2 && inside >= GOAL * outside {
-            return;
-        }
-    }
-    panic!(
-        "{inside} bytes inside, {outside} outside: {}",
-        inside / outside
-    );
-}
-
-#[test]
-fn start_up_adds_little() {
-    const GOAL: Duration = Duration::from_millis(15);
-    if cfg!(debug_assertions) {
-        skip("a debug build says nothing of start-up; cargo test --release measures it");
-        return;
-    }
-    let Some(lab) = Lab::new() else { return };
-    let (mut bare, mut filtered) = (Duration::MAX, Duration::MAX);
-    // On a busy machine it takes many tries until one of each is not disturbed.
-    for round in 0..300 {
-        bare = bare.min(lab.command("true").run().elapsed);
-        let cgfw = lab.cgfw().args(["--block", "github.com", "-q"]);
-        filtered = filtered.min(cgfw.child(["true"]).run().elapsed);
-        if round >= 20 && filtered < bare + GOAL {
-            return;
-        }
-    }
-    panic!("{filtered:?}, against {bare:?} without cgfw");
-}
 
 #[test]
 fn the_proxy_bears_a_flood_of_unanswered_questions() {

@@ -24,6 +24,8 @@ mod evasion;
 mod examples;
 mod lab;
 mod load;
+#[cfg(not(debug_assertions))]
+mod measured;
 mod policy;
 mod readme;
 mod refusals;

@@ -13,6 +13,9 @@ use crate::{apt, command};
 /// What a filter calls the smoke test in the emulator.
 const VM: &str = "vm";
 
+/// The tests that only a release build has.
+const MEASURED: &str = "measured::";
+
 /// The kernel of the smoke test: the one that lacks most of what we use.
 const VM_KERNEL: Kernel = Kernel::V5_10;
 
@@ -22,7 +25,14 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<ExitCode>
     let (vm, filters): (Vec<_>, Vec<_>) = filters.iter().partition(|filter| *filter == VM);
     let mut tally = Tally::default();
     if vm.is_empty() || !filters.is_empty() {
-        cargo_test(workspace, &filters, &mut tally)?;
+        let all = ["--workspace", "--exclude", EBPF_CRATE, "--no-fail-fast"];
+        cargo_test(workspace, &all, &filters, &mut tally)?;
+    }
+    if filters.is_empty() && vm.is_empty() {
+        // What is measured is the build that people use.
+        let release = ["--release", "--package", "cgfw", "--test", "kernel"];
+        let one_by_one = [MEASURED, "--test-threads=1"].map(str::to_owned);
+        cargo_test(workspace, &release, &one_by_one.each_ref(), &mut tally)?;
     }
     if filters.is_empty() || !vm.is_empty() {
         vm::smoke(workspace, VM_KERNEL, &mut tally);
@@ -30,19 +40,18 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<ExitCode>
     Ok(tally.close())
 }
 
-/// `cargo test` on everything that a host can run, its output passed on as it comes.
-fn cargo_test(workspace: &Workspace, filters: &[&String], tally: &mut Tally) -> Result<()> {
+/// `cargo test` on these targets, its output passed on as it comes.
+fn cargo_test(
+    workspace: &Workspace,
+    targets: &[&str],
+    filters: &[&String],
+    tally: &mut Tally,
+) -> Result<()> {
     let mut child = command::cargo()
         .current_dir(&workspace.root)
-        .args([
-            "test",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            EBPF_CRATE,
-            "--no-fail-fast",
-            "--",
-        ])
+        .args(["test", "--locked"])
+        .args(targets)
+        .arg("--")
         // The output of tests that pass holds the reasons of those that were skipped.
         .arg("--show-output")
         .args(filters)
