@@ -93,7 +93,8 @@ struct Run<'s> {
     settings: &'s Settings,
     started: Instant,
     books: Books,
-    proxy: JoinHandle<io::Result<()>>,
+    /// `None` when it is dead, which ends the run.
+    proxy: Option<JoinHandle<io::Result<()>>>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
 }
@@ -145,7 +146,11 @@ impl<'s> Run<'s> {
             settings,
             started: Instant::now(),
             books,
-            proxy: tokio::spawn(dns::serve(sockets, proxy, std::future::pending())),
+            proxy: Some(tokio::spawn(dns::serve(
+                sockets,
+                proxy,
+                std::future::pending(),
+            ))),
             caveats: Vec::new(),
         })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use nix::sys::signal::Signal;
-use tokio::task::JoinError;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Run;
@@ -105,7 +105,7 @@ impl Run<'_> {
                 biased;
                 entered = self.books.next() => entered?,
                 _ = tick.tick() => self.books.enter(None),
-                ended = &mut self.proxy => return Err(proxy_failure(ended)),
+                error = proxy_failure(&mut self.proxy) => return Err(error),
                 value = &mut done => return Ok(value),
             }
         }
@@ -133,11 +133,16 @@ async fn forward_signals(signals: &child::Listener, child: &Child) -> io::Result
     }
 }
 
-fn proxy_failure(ended: Result<io::Result<()>, JoinError>) -> anyhow::Error {
-    let reason = match ended {
+/// Why the proxy is dead. It dies once; after that there is nothing to wait for.
+async fn proxy_failure(proxy: &mut Option<JoinHandle<io::Result<()>>>) -> anyhow::Error {
+    let Some(running) = proxy else {
+        return pending().await;
+    };
+    let reason = match running.await {
         Ok(Ok(())) => anyhow!("it ended by itself"),
         Ok(Err(error)) => anyhow!(error),
         Err(panic) => anyhow!(panic),
     };
+    *proxy = None;
     reason.context("the DNS proxy is dead")
 }
