@@ -431,16 +431,18 @@ fn the_summary_says_in_words_how_the_run_ended() {
         ),
     ] {
         let run = Run::plain(&policy(&[]));
+        let verdict = if outcome == Outcome::Failed {
+            "not clean: cgfw ended the run"
+        } else {
+            "clean: nothing was blocked, and every contact was judged"
+        };
         let (stderr, ..) = run.end(|end| {
             end.outcome = outcome;
             end.elapsed = Duration::from_secs(seconds);
         });
         check(
             &stderr,
-            &format!(
-                "cgfw: ./deploy.sh --fast {words}\n  nothing was contacted\n\
-                 clean: nothing was blocked, and every contact was judged\n"
-            ),
+            &format!("cgfw: ./deploy.sh --fast {words}\n  nothing was contacted\n{verdict}\n"),
         );
     }
 }
