@@ -400,11 +400,30 @@ fn signal_dispositions_and_mask_are_as_bare() {
     let grep = "grep SigIgn /proc/self/status";
     let bare = lab.sh(&format!("trap '' HUP; exec {grep}")).run();
     assert!(bare.stdout.ends_with("1\n"), "{bare}");
-    lab.sh(&format!(
-        "trap '' HUP; exec cgfw run --block github.com -- {grep}"
-    ))
-    .stdout(bare.stdout)
-    .run();
+    // SIGPIPE is what Rust's runtime changes, SIGCHLD what cgfw must change for itself.
+    for signals in ["HUP", "PIPE", "HUP PIPE"] {
+        let bare = lab.sh(&format!("trap '' {signals}; exec {grep}")).run();
+        lab.sh(&format!(
+            "trap '' {signals}; exec cgfw run --block github.com -- {grep}"
+        ))
+        .stdout(bare.stdout)
+        .run();
+    }
+    let ignoring_children = |command: &str| {
+        format!(
+            "import os, signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n\
+             os.execvp('sh', ['sh', '-c', '{command}'])"
+        )
+    };
+    let bare = lab
+        .command("python3")
+        .args(["-c", &ignoring_children(&format!("exec {grep}"))]);
+    let bare = bare.run();
+    let filtered = ignoring_children(&format!("exec cgfw run --block github.com -- {grep}"));
+    lab.command("python3")
+        .args(["-c", &filtered])
+        .stdout(bare.stdout)
+        .run();
 }
 
 #[test]

@@ -162,6 +162,24 @@ fn sigterm_and_sigint_end_the_run_closed() {
 }
 
 #[test]
+fn a_run_without_its_guardian_is_ended() {
+    let Some(lab) = Lab::new() else { return };
+    let output = lab
+        .cgfw()
+        .args(ALLOW_LIST)
+        // The guardian is the only other child of the command's parent.
+        .sh("for pid in $(cat /proc/$PPID/task/$PPID/children); do \
+             [ $pid = $$ ] || kill -9 $pid; done; sleep 20; echo went on")
+        .status(125)
+        .stderr_has("the guardian of the cgroup was killed")
+        .stderr_has("not clean: cgfw ended the run")
+        .run();
+    assert!(!output.stdout.contains("went on"), "{output}");
+    assert!(output.elapsed < Duration::from_secs(10), "{output}");
+    lab.expect_gone_within(Duration::from_millis(100));
+}
+
+#[test]
 fn nothing_is_left_after_an_ordinary_run() {
     let Some(lab) = Lab::new() else { return };
     let mut running = lab

@@ -145,6 +145,10 @@ pub(super) fn address(words: Address) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::bpf::verdicts::octets;
     use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN, Owner};
@@ -305,5 +309,31 @@ mod tests {
             .decode(&[0; 7])
             .is_none()
         );
+    }
+
+    proptest! {
+        /// Whatever is in the ring, decoding does not fail, and nothing is made up.
+        #[test]
+        fn any_octets_of_a_record_decode_or_are_turned_away(
+            mut raw in proptest::collection::vec(any::<u8>(), size_of::<Act>()),
+            kind in 0_u32..6,
+            audit in any::<bool>(),
+        ) {
+            let at = offset_of!(Act, deed) + offset_of!(Deed, kind);
+            raw[at..at + 4].copy_from_slice(&kind.to_ne_bytes());
+            let epoch = SystemTime::UNIX_EPOCH;
+            let event = Decoder { epoch, audit }.decode(&raw);
+            prop_assert_eq!(event.is_some(), (ACT_QUERY..=ACT_SOCKET).contains(&kind));
+            let process = match event.map(|event| event.fact) {
+                Some(Fact::Contact(contact)) => {
+                    prop_assert!(!audit || contact.verdict != Verdict::Blocked);
+                    contact.process
+                }
+                Some(Fact::Asked { process, .. }) => process,
+                _ => return Ok(()),
+            };
+            let octets: usize = process.argv.iter().map(Vec::len).sum();
+            prop_assert!(octets <= ARGV_LEN && process.comm.len() <= COMM_LEN);
+        }
     }
 }

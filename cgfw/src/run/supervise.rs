@@ -146,3 +146,22 @@ async fn proxy_failure(proxy: &mut Option<JoinHandle<io::Result<()>>>) -> anyhow
     *proxy = None;
     reason.context("the DNS proxy is dead")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_proxy_dies_once() {
+        let broken = tokio::spawn(async { Err(io::Error::other("the socket is gone")) });
+        let panicked = tokio::spawn(async { panic!("a bug") });
+        for (proxy, reason) in [(broken, "the socket is gone"), (panicked, "a bug")] {
+            let mut proxy = Some(proxy);
+            let error = format!("{:#}", proxy_failure(&mut proxy).await);
+            assert!(error.starts_with("the DNS proxy is dead: "), "{error}");
+            assert!(error.contains(reason), "{error}");
+            let again = tokio::time::timeout(TICK, proxy_failure(&mut proxy)).await;
+            assert!(again.is_err());
+        }
+    }
+}
