@@ -67,19 +67,9 @@ impl Cgroup {
         })
     }
 
-    /// The path of the cgroup in the file system.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The processes inside, also in cgroups that they made below.
     pub fn processes(&self) -> io::Result<Vec<Pid>> {
         processes(&self.path)
-    }
-
-    /// Whether any process is inside.
-    pub fn is_populated(&self) -> io::Result<bool> {
-        read_populated(&open_events(&self.path)?)
     }
 
     /// Send a signal to every process inside. Processes that end meanwhile are no error.

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 use tokio::task::JoinHandle;
 
 use self::books::Books;
@@ -44,6 +45,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
+    let networks = policy.networks();
     let id = prepare::run_id()?;
     phases.end("look around");
 
@@ -51,8 +53,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let (filter, channels) =
-        bpf::load(prepare::kernel_settings(settings, &policy, sockets.port()))?;
+    let (filter, channels) = bpf::load(prepare::kernel_settings(
+        settings,
+        &policy,
+        &networks,
+        sockets.port(),
+    ))?;
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
     phases.end("attach the eBPF programs");
@@ -62,7 +68,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(async {
-        let mut run = Run::start(settings, policy, system, sockets, channels, report)?;
+        let mut run = Run::start(
+            settings, policy, &networks, system, sockets, channels, report,
+        )?;
         notes.extend(identity.as_ref().map(Identity::to_string));
         run.tell(notes, &filter);
         phases.end("start the proxy");
@@ -104,6 +112,7 @@ impl<'s> Run<'s> {
     fn start(
         settings: &'s Settings,
         policy: Arc<Policy>,
+        networks: &[(IpNet, Ports)],
         system: System,
         sockets: Sockets,
         channels: Channels,
@@ -115,9 +124,9 @@ impl<'s> Run<'s> {
             origins,
             log,
         } = channels;
-        for (network, ports) in policy.networks() {
+        for (network, ports) in networks {
             verdicts
-                .set_network(network, &ports)
+                .set_network(*network, ports)
                 .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
         }
         let ledger = Ledger::new(Arc::clone(&policy));

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
+use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::bpf;
 use crate::child::{self, Identity};
 use crate::cli::Run as Settings;
 use crate::host;
-use crate::policy::{Action, DirectIp, OnBlock, Policy};
+use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
 use crate::report::{Report, Start, Style, Verbosity};
 
 /// Inherited sockets are not filtered, because the kernel goes by the cgroup in which a
@@ -63,6 +64,7 @@ pub(super) fn run_id() -> anyhow::Result<String> {
 pub(super) fn kernel_settings(
     settings: &Settings,
     policy: &Policy,
+    networks: &[(IpNet, Ports)],
     proxy_port: u16,
 ) -> bpf::Settings {
     bpf::Settings {
@@ -71,7 +73,7 @@ pub(super) fn kernel_settings(
             DirectIp::Allow => Action::Allow,
             DirectIp::Private | DirectIp::Block => Action::Block,
         },
-        networks: !policy.networks().is_empty(),
+        networks: !networks.is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
         debug: settings.verbose >= 3,
