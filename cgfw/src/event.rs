@@ -36,6 +36,10 @@ pub enum Fact {
         name: Domain,
         addresses: Vec<IpAddr>,
     },
+    /// A process turned to a listener outside of the cgroup.
+    Delegation(Delegation),
+    /// A process was taken out of the cgroup.
+    Moved(Moved),
     /// So many observations were lost between the kernel and here.
     Lost(u64),
 }
@@ -115,6 +119,52 @@ pub struct Repeats {
     pub verdict: Verdict,
     /// Without the act that was reported.
     pub count: u64,
+}
+
+/// A process turned to another one, outside of the cgroup, which may do the network for it:
+/// what that does is neither filtered nor seen.
+#[derive(Clone, Debug)]
+pub struct Delegation {
+    pub process: Process,
+    pub service: Service,
+    /// Who listens there; `None` if it could not be found out.
+    pub peer: Option<Peer>,
+    pub verdict: Verdict,
+}
+
+/// Where a process outside of the cgroup listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    /// A port of loopback, or of an address of this host.
+    Port {
+        address: SocketAddr,
+        /// IANA protocol number.
+        protocol: u8,
+    },
+    /// A unix socket with a path name (unix(7)), as it was given to connect or send.
+    Path(Vec<u8>),
+    /// A unix socket in the abstract namespace, without the leading zero octet.
+    Abstract(Vec<u8>),
+}
+
+/// A process outside of the cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    pub pid: u32,
+    pub comm: Vec<u8>,
+    /// argv\[0\] first. Empty if it could not be read.
+    pub argv: Vec<Vec<u8>>,
+}
+
+/// A process left the cgroup while the run went on: moved by a service manager behind su,
+/// sudo or a container engine, or by itself.
+#[derive(Clone, Debug)]
+pub struct Moved {
+    pub process: Process,
+    /// The cgroup that it was moved to, as in /proc/PID/cgroup; empty if it is not known.
+    pub to: Vec<u8>,
+    /// Whether it is inside again. What it did in between was not filtered.
+    pub is_back: bool,
 }
 
 /// A process at the moment of its act, as the kernel saw it.

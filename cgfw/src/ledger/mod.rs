@@ -187,6 +187,8 @@ impl Ledger {
                 self.lead(&Arc::new((name, Vec::new())), &addresses, None);
                 Vec::new()
             }
+            // Nothing emits these yet.
+            Fact::Delegation(_) | Fact::Moved(_) => Vec::new(),
             Fact::Lost(count) => {
                 self.totals.lost += count;
                 Vec::new()
