@@ -28,7 +28,7 @@ use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
 use self::rule::LOCALHOST;
 pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
-pub use self::socket::UnixSocket;
+pub use self::socket::{UnixSocket, normal_path};
 
 /// What a rule, or the default, says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

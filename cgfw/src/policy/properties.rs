@@ -75,7 +75,7 @@ fn socket() -> impl Strategy<Value = Rule> {
     let name = prop::sample::select(&["a", "b"][..]);
     (name, any::<bool>()).prop_map(|(name, is_path)| Rule {
         pattern: Pattern::Socket(match is_path {
-            true => UnixSocket::path(format!("/{name}").as_bytes()),
+            true => UnixSocket::Path(format!("/{name}").into()),
             false => UnixSocket::Abstract(name.into()),
         }),
         ports: None,

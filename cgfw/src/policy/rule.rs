@@ -196,6 +196,15 @@ impl Rule {
         self.action == Action::Allow && is_named && self.speaks_of(transport, port)
     }
 
+    /// Whether the rule speaks of just this name or address, and not of more.
+    pub fn is_just_for(&self, name: Option<&Domain>, address: IpAddr) -> bool {
+        match &self.pattern {
+            Pattern::Domain { .. } => name.is_some_and(|name| self.names(name)),
+            Pattern::Network(net) => *net == IpNet::from(address),
+            Pattern::Socket(_) => false,
+        }
+    }
+
     /// Whether the rule speaks of just this name, and not by way of one above it.
     pub(super) fn names(&self, name: &Domain) -> bool {
         matches!(
@@ -282,7 +291,7 @@ fn parse_socket(text: &str) -> Result<Option<UnixSocket>, ParseRuleError> {
         if text.split('/').any(|part| part == "..") {
             return Err(ParseRuleError::SocketParent);
         }
-        let path = socket::normal(text.as_bytes());
+        let path = socket::normal_path(text.as_bytes());
         let length = path.len() - 1;
         (UnixSocket::Path(path), length)
     } else {

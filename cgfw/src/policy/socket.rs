@@ -6,24 +6,17 @@ pub(super) const MAX_LENGTH: usize = 108;
 /// The name of a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UnixSocket {
-    /// A path, in its normal form.
+    /// A path, as [`normal_path`] makes it.
     Path(Vec<u8>),
     /// In the abstract namespace, without the leading zero octet.
     Abstract(Vec<u8>),
 }
 
-impl UnixSocket {
-    /// The socket of that path, in its normal form.
-    pub fn path(path: &[u8]) -> Self {
-        Self::Path(normal(path))
-    }
-}
-
-/// A path without what makes no difference: `//`, `.` and a final slash. /var/run is the
+/// The path of a socket without what makes no difference: `//`, `.` and a final slash. /var/run is the
 /// old name of /run (file-hierarchy(7)), which people and programs still use.
 ///
 /// `..` stays: what it leads to, only a file system knows.
-pub(super) fn normal(path: &[u8]) -> Vec<u8> {
+pub fn normal_path(path: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = path
         .split(|octet| *octet == b'/')
         .filter(|part| !part.is_empty() && *part != b".")

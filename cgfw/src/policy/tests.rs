@@ -52,6 +52,10 @@ fn check_addresses(policy: &Policy, expected: &[(&str, &str)]) {
     }
 }
 
+fn path(path: &[u8]) -> UnixSocket {
+    UnixSocket::Path(normal_path(path))
+}
+
 fn source(rule: Option<&Arc<Rule>>) -> Option<&str> {
     rule.map(|rule| rule.source.as_str())
 }
@@ -211,25 +215,22 @@ fn the_default_is_block_if_an_allow_rule_is_more_than_an_exception() {
 fn a_socket_is_acknowledged_in_every_spelling_of_its_path_and_no_other() {
     let policy = policy(&[], &["/var/run//docker.sock", "/srv/./a b.sock/", "@name"]);
     for (socket, rule) in [
+        (path(b"/run/docker.sock"), Some("/var/run//docker.sock")),
         (
-            UnixSocket::path(b"/run/docker.sock"),
+            path(b"//var/./run/docker.sock"),
             Some("/var/run//docker.sock"),
         ),
-        (
-            UnixSocket::path(b"//var/./run/docker.sock"),
-            Some("/var/run//docker.sock"),
-        ),
-        (UnixSocket::path(b"/srv/a b.sock"), Some("/srv/./a b.sock/")),
+        (path(b"/srv/a b.sock"), Some("/srv/./a b.sock/")),
         (UnixSocket::Abstract(b"name".to_vec()), Some("@name")),
         (UnixSocket::Abstract(b"name\0".to_vec()), None),
-        (UnixSocket::path(b"name"), None),
-        (UnixSocket::path(b"run/docker.sock"), None),
-        (UnixSocket::path(b"/run/docker.sock2"), None),
-        (UnixSocket::path(b"/run/docker.sock/x"), None),
-        (UnixSocket::path(b"/run"), None),
-        (UnixSocket::path(b"/srv/var/run/docker.sock"), None),
-        (UnixSocket::path(b"/srv/../run/docker.sock"), None),
-        (UnixSocket::path(b"/RUN/docker.sock"), None),
+        (path(b"name"), None),
+        (path(b"run/docker.sock"), None),
+        (path(b"/run/docker.sock2"), None),
+        (path(b"/run/docker.sock/x"), None),
+        (path(b"/run"), None),
+        (path(b"/srv/var/run/docker.sock"), None),
+        (path(b"/srv/../run/docker.sock"), None),
+        (path(b"/RUN/docker.sock"), None),
     ] {
         let found = source(policy.acknowledges_socket(&socket));
         let rule = rule.map(|rule| format!("--allow {rule}"));

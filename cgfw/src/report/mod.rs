@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
-use crate::event::{Outcome, Verdict};
+use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};
 
@@ -156,11 +156,20 @@ impl Report {
     pub fn observe(&mut self, observation: &Observation) {
         self.audit(|run| audit::entry(run, observation));
         let from = match observation.verdict {
-            Verdict::Allowed => Verbosity::Verbose,
-            Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
+            Verdict::Allowed if !observation.startling => Verbosity::Verbose,
+            Verdict::Allowed | Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
         };
         if observation.first && self.verbosity >= from {
             let line = text::line(observation, self.default, self.style);
+            self.stderr.write(line.into_bytes());
+        }
+    }
+
+    /// A process was moved out of the cgroup; `first` if that is news.
+    pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
+        self.audit(|run| audit::moved(run, time, moved));
+        if first && self.verbosity >= Verbosity::Normal {
+            let line = text::moved(moved, self.style);
             self.stderr.write(line.into_bytes());
         }
     }
@@ -233,6 +242,11 @@ impl Report {
         let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
+}
+
+/// An abstract name as rules, ss(8) and /proc/net/unix have it.
+fn abstract_name(name: &[u8]) -> Vec<u8> {
+    [b"@", name].concat()
 }
 
 /// The name of an IANA protocol number, or the number.
