@@ -154,13 +154,13 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: St
     );
     page.line(&style.paint(Paint::Bold, &style.fit(&heading)));
     page.survivors(end);
+    page.moved(totals);
     let sections = Sections::of(totals);
     page.section("blocked", Paint::Red, &sections.blocked);
     page.section("would be blocked", Paint::Yellow, &sections.would_block);
     page.section("allowed", Paint::Green, &sections.allowed);
     page.section("not judged by name", Paint::Yellow, &sections.unjudged);
     page.section("through others", Paint::Yellow, &sections.delegated);
-    page.moved(totals);
     if totals.targets().next().is_none() {
         page.line("  nothing was contacted");
     }
