@@ -120,6 +120,10 @@ impl Books {
         if let Fact::Lost(count) = event.fact {
             self.report.lost(event.time, count);
         }
+        if let Fact::Moved(moved) = &event.fact {
+            let first = !self.ledger.totals().knows_moved(moved);
+            self.report.moved(event.time, moved, first);
+        }
         for observation in self.ledger.record(event) {
             self.observe(&observation);
         }
