@@ -338,6 +338,12 @@ impl Policy {
         address.is_loopback() || address.is_unspecified() || self.own.contains(&address)
     }
 
+    /// The host's own addresses, but for loopback.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let is_more = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+        self.own.iter().copied().filter(is_more)
+    }
+
     /// Whether the address is private: [`is_private`], or on a prefix that is on-link.
     pub fn is_private(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

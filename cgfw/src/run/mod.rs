@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
 use self::books::Books;
@@ -42,6 +43,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     prepare::require_rights()?;
     let signals = Signals::block()?;
     let open_files = OpenFiles::raise()?;
+    child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
@@ -53,11 +55,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let (filter, channels) = bpf::load(prepare::kernel_settings(
+    let (mut filter, channels) = bpf::load(prepare::kernel_settings(
         settings,
         &policy,
         &networks,
         sockets.port(),
+        cgroup.id().context("cannot look at the cgroup")?,
     ))?;
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
@@ -103,6 +106,8 @@ struct Run<'s> {
     books: Books,
     /// `None` when it is dead, which ends the run.
     proxy: Option<JoinHandle<io::Result<()>>>,
+    /// The processes of this run that are waited for one by one.
+    own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
 }
@@ -128,6 +133,11 @@ impl<'s> Run<'s> {
             verdicts
                 .set_network(*network, ports)
                 .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
+        }
+        for address in policy.own_addresses() {
+            verdicts
+                .set_own(address)
+                .with_context(|| format!("cannot tell the kernel that {address} is here"))?;
         }
         let ledger = Ledger::new(Arc::clone(&policy));
         let (books, emit) =
@@ -160,6 +170,7 @@ impl<'s> Run<'s> {
                 proxy,
                 std::future::pending(),
             ))),
+            own_processes: Vec::new(),
             caveats: Vec::new(),
         })
     }

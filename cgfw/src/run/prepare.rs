@@ -66,6 +66,7 @@ pub(super) fn kernel_settings(
     policy: &Policy,
     networks: &[(IpNet, Ports)],
     proxy_port: u16,
+    cgroup: u64,
 ) -> bpf::Settings {
     bpf::Settings {
         proxy_port,
@@ -76,6 +77,8 @@ pub(super) fn kernel_settings(
         networks: !networks.is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
+        strict: false,
+        cgroup,
         debug: settings.verbose >= 3,
     }
 }

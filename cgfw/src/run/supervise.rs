@@ -40,6 +40,7 @@ impl Run<'_> {
             Ok(child) => child,
             Err(finish) => return finish,
         };
+        self.own_processes = cgroup.guardian().into_iter().chain([child.pid()]).collect();
         let signals = match signals.listen().context("cannot wait for signals") {
             Ok(signals) => signals,
             Err(error) => return Finish::Failed(error),
@@ -104,7 +105,10 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 entered = self.books.next() => entered?,
-                _ = tick.tick() => self.books.enter(None),
+                _ = tick.tick() => {
+                    self.books.enter(None);
+                    child::reap_orphans(&self.own_processes).context("cannot reap orphans")?;
+                }
                 error = proxy_failure(&mut self.proxy) => return Err(error),
                 value = &mut done => return Ok(value),
             }
