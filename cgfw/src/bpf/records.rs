@@ -10,6 +10,13 @@ use cgfw_common::{
 use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Repeats, Verdict};
 use crate::policy::Transport;
 
+/// The event that a record of the ring stands for, of a run that began with the epoch:
+/// for the fuzz target and its corpus.
+pub fn decode(record: &[u8], audit: bool) -> Option<Event> {
+    let epoch = SystemTime::UNIX_EPOCH;
+    Decoder { epoch, audit }.decode(record)
+}
+
 /// What a record needs to become an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decoder {
