@@ -6,11 +6,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::escape::{Plain, Quoted, command_line, command_of};
-use super::{End, Fate, Style, proto};
+use super::{End, Fate, Losses, Style, proto};
 use crate::event::{Layer, Outcome, Verdict};
 use crate::ledger::{Act, Observation, Target, Total, Totals};
 use crate::policy::{Action, Domain};
 
+/// Rows of each section; nobody reads a thousand.
+const MAX_ROWS: usize = 100;
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
 
@@ -84,7 +86,7 @@ pub(super) fn line(observation: &Observation, default: Action, style: Style) -> 
 }
 
 /// The summary, as whole lines.
-pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: Style) -> String {
+pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
         style,
@@ -106,7 +108,7 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: St
     if totals.targets().next().is_none() {
         page.line("  nothing was contacted");
     }
-    let faults = faults(end, totals, &sections, audit_lost);
+    let faults = faults(end, totals, &sections, losses);
     if faults.is_empty() {
         let verdict = "clean: nothing was blocked, and every contact was judged";
         page.line(&style.paint(Paint::Green, verdict));
@@ -153,7 +155,12 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u64) -> Vec<String> {
+fn faults(
+    end: &End<'_>,
+    totals: &Totals,
+    sections: &Sections<'_>,
+    losses: Losses,
+) -> Vec<String> {
     let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
@@ -184,11 +191,12 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u
             "too many for this summary",
         ),
         counted(
-            audit_lost,
+            losses.audit_log,
             "line of the audit log was",
             "lines of the audit log were",
             "lost",
         ),
+        counted(losses.stderr, "line here was", "lines here were", "lost"),
         counted(released, "process goes on", "processes go on", "unfiltered"),
     ]
     .into_iter()
@@ -228,11 +236,12 @@ impl Page {
             end.survivors.len()
         );
         self.line(&self.style.paint(paint, &title));
-        for survivor in &end.survivors {
+        for survivor in end.survivors.iter().take(MAX_ROWS) {
             let command = command_line(&survivor.argv, &survivor.comm, false);
             let row = format!("    {}  {}", survivor.pid, Plain(&command));
             self.line(&self.style.fit(&row));
         }
+        self.rest(end.survivors.len());
     }
 
     fn section(&mut self, title: &str, paint: Paint, rows: &[Row<'_>]) {
@@ -241,6 +250,8 @@ impl Page {
         }
         let title = format!("  {title} ({})", rows.len());
         self.line(&self.style.paint(paint, &title));
+        let total = rows.len();
+        let rows = &rows[..total.min(MAX_ROWS)];
         let counts: Vec<String> = rows.iter().map(|(_, total)| tally(total)).collect();
         let name_width = column(rows.iter().map(|(name, _)| name.chars().count()));
         let count_width = column(counts.iter().map(|count| count.chars().count()));
@@ -253,6 +264,14 @@ impl Page {
             for command in commands.chain(grounds(total)) {
                 self.line(&self.style.fit(&format!("{indent}{command}")));
             }
+        }
+        self.rest(total);
+    }
+
+    /// Say how many of `total` rows had no place.
+    fn rest(&mut self, total: usize) {
+        if let Some(more) = total.checked_sub(MAX_ROWS).filter(|more| *more > 0) {
+            self.line(&format!("    and {more} more (--audit-log has them all)"));
         }
     }
 }

@@ -102,11 +102,12 @@ impl Run<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // What is always ready comes last, or nothing else ever would be.
                 biased;
-                entered = self.books.next() => entered?,
-                _ = tick.tick() => self.books.enter(None),
-                error = proxy_failure(&mut self.proxy) => return Err(error),
                 value = &mut done => return Ok(value),
+                error = proxy_failure(&mut self.proxy) => return Err(error),
+                _ = tick.tick() => self.books.enter(None),
+                entered = self.books.next() => entered?,
             }
         }
     }
