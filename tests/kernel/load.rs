@@ -1,21 +1,19 @@
 //! What the filter costs, and that it bears load.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::support::Lab;
+use crate::support::books::Books;
 use crate::support::dns::{MOODY, POISON};
 
-/// Blocked by every test here, and there: only cgfw keeps anyone from it.
-const BLOCKED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// Blocked by the floods, and there: only cgfw keeps anyone from it.
+pub(crate) const BLOCKED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 /// Allowed, but nobody listens on [`CLOSED`].
-const ALLOWED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
-const CLOSED: u16 = 12345;
+pub(crate) const ALLOWED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
+pub(crate) const CLOSED: u16 = 12345;
 
 #[test]
 fn the_proxy_bears_a_flood_of_unanswered_questions() {
@@ -126,21 +124,24 @@ fn a_flood_of_connects_is_judged_right_and_what_is_lost_is_told() {
     // Nothing is refused without cgfw.
     assert_eq!(bare.wrong, bare.blocked);
     let sniffer = lab.sniff_to(BLOCKED);
+    lab.command("env").args(connects(0.05, CLOSED)).run();
+    let reached = sniffer.packets_to(BLOCKED).len();
+    assert!(reached > 0);
     let run = lab
         .cgfw()
-        .args(["--block", "198.51.100.10", "--audit-log", "audit.jsonl"])
+        .args(["--block", "198.51.100.20", "--audit-log", "audit.jsonl"])
         .child(&command)
         .run();
     let inside = Sums::of(&run.stdout);
     assert_eq!((inside.wrong, inside.unanswered), (0, 0));
-    assert_eq!(sniffer.packets_to(BLOCKED).len(), 0);
+    assert_eq!(sniffer.packets_to(BLOCKED).len(), reached);
     println!(
         "connects per second: {} bare, {} inside, ratio {:.2}",
         bare.total() / 2,
         inside.total() / 2,
         ratio(inside.total(), bare.total())
     );
-    let books = Books::of(&lab.read("audit.jsonl"));
+    let books = Books::of(lab.read("audit.jsonl").as_bytes());
     books.expect_losses_shown(&run.stderr);
     // Few contacts, each many times: all are counted.
     assert_eq!(books.lost, 0);
@@ -151,13 +152,13 @@ fn a_flood_of_connects_is_judged_right_and_what_is_lost_is_told() {
 #[test]
 fn a_flood_of_new_contacts_holds_up_neither_names_nor_the_end() {
     let Some(lab) = Lab::new() else { return };
-    lab.write("names", &names(1000));
+    lab.write("names", &names(100));
     let sniffer = lab.sniff_to(BLOCKED);
     // Every port is a contact of its own.
     let flood = connects(600.0, 0).join(" ");
     let run = lab
         .cgfw()
-        .args(["--block", "198.51.100.10,github.com", "--timeout", "4"])
+        .args(["--block", "198.51.100.20,github.com", "--timeout", "5"])
         .args(["--audit-log", "audit.jsonl"])
         .sh(&format!(
             "{flood} & asks udp 198.51.100.53 16 < names; wait"
@@ -166,13 +167,13 @@ fn a_flood_of_new_contacts_holds_up_neither_names_nor_the_end() {
         .within(Duration::from_secs(12))
         .run();
     let asked = run.stdout.lines().last().unwrap_or_default();
-    assert!(asked.starts_with("1000 0 "), "{run}");
+    assert!(asked.starts_with("100 0 "), "{run}");
     assert_eq!(sniffer.packets_to(BLOCKED).len(), 0);
-    let books = Books::of(&lab.read("audit.jsonl"));
+    let books = Books::of(lab.read("audit.jsonl").as_bytes());
     books.expect_losses_shown(&run.stderr);
     // However much was contacted, a person can read the summary.
     let summary = run.stderr.rsplit_once("cgfw: sh").unwrap().1;
-    assert!(summary.lines().count() < 200, "{summary}");
+    assert!(summary.lines().count() < 500, "{summary}");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn tens_of_thousands_of_names_are_judged_right_in_bounded_memory() {
     // cgfw itself asks for the name of the rule.
     let leaked = questions.iter().find(|q| q.name.ends_with(".github.com"));
     assert!(leaked.is_none(), "{leaked:?} was forwarded");
-    let books = Books::of(&lab.read("audit.jsonl"));
+    let books = Books::of(lab.read("audit.jsonl").as_bytes());
     books.expect_losses_shown(&run.stderr);
     if books.lost + books.lines_lost == 0 {
         assert_eq!((books.allowed, books.blocked), (25_000, 25_000));
@@ -211,13 +212,13 @@ fn ten_thousand_processes_are_each_named() {
     let sniffer = lab.sniff_to(BLOCKED);
     let run = lab
         .cgfw()
-        .args(["--block", "198.51.100.10", "--audit-log", "audit.jsonl"])
-        .child(["forks", "10000", "100", "198.51.100.10", "80"])
+        .args(["--block", "198.51.100.20", "--audit-log", "audit.jsonl"])
+        .child(["forks", "10000", "100", "198.51.100.20", "80"])
         .stdout("10000\n")
         .limit(Duration::from_secs(120))
         .run();
     assert_eq!(sniffer.packets_to(BLOCKED).len(), 0);
-    let books = Books::of(&lab.read("audit.jsonl"));
+    let books = Books::of(lab.read("audit.jsonl").as_bytes());
     books.expect_losses_shown(&run.stderr);
     assert_eq!(books.blocked + books.lost + books.lines_lost, 10_000);
     assert_eq!(books.unattributed, 0);
@@ -338,62 +339,13 @@ fn names(count: usize) -> String {
     names
 }
 
-/// What an audit log adds up to.
-#[derive(Default)]
-struct Books {
-    allowed: u64,
-    blocked: u64,
-    /// Acts without a process, or one whose command line is not known.
-    unattributed: u64,
-    lost: u64,
-    lines_lost: u64,
-}
-
-impl Books {
-    fn of(log: &str) -> Self {
-        let mut books = Self::default();
-        let mut losses = 0;
-        for line in log.lines() {
-            let line: HashMap<String, Value> = serde_json::from_str(line).unwrap();
-            let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
-            match line["event"].as_str().unwrap() {
-                "run_start" => {}
-                "loss" => losses += number("count"),
-                "run_end" => (books.lost, books.lines_lost) = (number("lost"), number("lines_lost")),
-                _ => {
-                    match line["verdict"].as_str().unwrap() {
-                        "allowed" => books.allowed += number("count"),
-                        _ => books.blocked += number("count"),
-                    }
-                    let argv = line.get("argv").and_then(Value::as_array);
-                    books.unattributed += u64::from(argv.is_none_or(Vec::is_empty));
-                }
-            }
-        }
-        assert!(losses == books.lost || books.lines_lost > 0);
-        books
-    }
-
-    /// The summary owns up to what is not in the books.
-    #[track_caller]
-    fn expect_losses_shown(&self, stderr: &str) {
-        for (count, what) in [(self.lost, " lost"), (self.lines_lost, " lost")] {
-            let shown = stderr
-                .lines()
-                .last()
-                .is_some_and(|verdict| verdict.contains(&format!("{count} ")) && verdict.contains(what));
-            assert!(count == 0 || shown, "{count} lost: {stderr}");
-        }
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a ratio to read, not to count with")]
 fn ratio(one: u64, other: u64) -> f64 {
     one as f64 / other as f64
 }
 
 /// A line of /proc/PID/status that is in kilobytes.
-fn kilobytes(pid: u32, key: &str) -> u64 {
+pub(crate) fn kilobytes(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     let value = line.unwrap().trim_start_matches(':').trim();

@@ -30,3 +30,4 @@ mod policy;
 mod readme;
 mod refusals;
 mod setup;
+mod soak;

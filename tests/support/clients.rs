@@ -43,6 +43,7 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
             command("cc", &["-O1", "-o"], &[target, source])
         }),
         ("asks".to_owned(), source("asks.py")),
+        ("soak".to_owned(), source("soak.py")),
     ]);
     programs
 });

@@ -1,10 +1,10 @@
 /*
- * Connect without pause for SECONDS, from PROCESSES processes, turn by turn to ALLOWED and
- * to BLOCKED, each an ADDRESS PORT; BLOCKED port 0 is every port in turn. Nobody listens on
- * either, so that a connect that may leave is under way at first, and refused at once only
- * if it may not. Prints "ALLOWED BLOCKED WRONG UNANSWERED": how many of each there were,
- * how many were refused that must not be or the other way round, and of how many that were
- * allowed no answer came back, which is looked at for one in 256.
+ * Connect without pause for SECONDS, from PROCESSES processes, turn by turn to ALLOWED and to
+ * BLOCKED, each an ADDRESS PORT; BLOCKED port 0 is each of 8192 in turn. Nobody listens on
+ * either, so that a connect that may leave is under way at first, and refused at once only if
+ * it may not. Prints "ALLOWED BLOCKED WRONG UNANSWERED": how many of each there were, how many
+ * were refused that must not be or the other way round, and of how many that were allowed no
+ * answer came back, which is looked at for one in 256.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -59,7 +59,7 @@ static void flood(const struct sockaddr_in *allowed, struct sockaddr_in blocked,
 		  struct sums *sums)
 {
 	int every = blocked.sin_port == 0, leaves, answered;
-	unsigned short port = getpid();
+	unsigned int next = getpid();
 	double end = now() + seconds;
 
 	while (sums->allowed % 64 || now() < end) {
@@ -67,10 +67,8 @@ static void flood(const struct sockaddr_in *allowed, struct sockaddr_in blocked,
 		sums->allowed++;
 		sums->wrong += !leaves;
 		sums->unanswered += !answered;
-		if (every) {
-			port = port % 65535 + 1;
-			blocked.sin_port = htons(port);
-		}
+		if (every)
+			blocked.sin_port = htons(1024 + next++ % 8192);
 		attempt(&blocked, 0, &leaves, &answered);
 		sums->blocked++;
 		sums->wrong += leaves;
