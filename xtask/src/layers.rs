@@ -70,7 +70,7 @@ const LAYERS: &[Layer] = &[
     layer("dns", &["event", "pins", "policy"], KERNEL),
     layer("child", &["watch"], KERNEL),
     layer("report", &["event", "ledger", "policy"], KERNEL),
-    layer("host", &[], KERNEL),
+    layer("host", &["event", "policy"], KERNEL),
     // What several stages wait with.
     layer("watch", &[], KERNEL),
     // Around them.

@@ -191,6 +191,11 @@ impl LoadedProgram {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// Its name, which is that of its hook.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether it sees unix sockets.
     pub(super) fn is_on_unix_sockets(&self) -> bool {
         matches!(

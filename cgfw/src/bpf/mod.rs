@@ -104,6 +104,11 @@ impl Filter {
         Ok(())
     }
 
+    /// The programs by their hooks.
+    pub fn hooks(&self) -> impl Iterator<Item = &str> {
+        self.programs.iter().map(LoadedProgram::name)
+    }
+
     /// Whether what is asked of unix sockets is seen.
     pub fn sees_unix_sockets(&self) -> bool {
         self.programs.iter().any(LoadedProgram::is_on_unix_sockets)

@@ -67,6 +67,10 @@ impl Cgroup {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The id by which the kernel knows it: the inode number of its directory
     /// (fs/kernfs/inode.c).
     pub fn id(&self) -> io::Result<u64> {

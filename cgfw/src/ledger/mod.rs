@@ -206,10 +206,8 @@ impl Ledger {
     }
 
     /// Say who is known beforehand to do the network for the child.
-    #[must_use]
-    pub fn with_go_betweens(mut self, known: Vec<GoBetween>) -> Self {
+    pub fn know_go_betweens(&mut self, known: Vec<GoBetween>) {
         self.go_betweens = GoBetweens::new(known);
-        self
     }
 
     /// Enter an event, and return what is complete by now.

@@ -755,7 +755,8 @@ fn a_contact_with_a_known_proxy_is_delegation() {
     let search = vec![domain("corp.example")];
     let policy = Policy::new(Vec::new(), None, None, search);
     let address = "192.0.2.9".parse().unwrap();
-    let mut ledger = Ledger::new(Arc::new(policy)).with_go_betweens(vec![
+    let mut ledger = Ledger::new(Arc::new(policy));
+    ledger.know_go_betweens(vec![
         host(Host::Name(domain("proxy")), Some(3128)),
         host(Host::Address(address), None),
         GoBetween {
@@ -803,8 +804,8 @@ fn a_contact_with_a_known_proxy_is_delegation() {
 
 #[test]
 fn a_proxy_that_is_refused_or_on_this_host_is_no_delegation_by_its_name() {
-    let known = || vec![host(Host::Name(domain("localhost")), None)];
-    let mut ledger = ledger(&[], &[]).with_go_betweens(known());
+    let mut ledger = ledger(&[], &[]);
+    ledger.know_go_betweens(vec![host(Host::Name(domain("localhost")), None)]);
     let name = domain("localhost");
     let addresses = vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
     record(&mut ledger, Fact::Known { name, addresses });
@@ -827,7 +828,8 @@ fn a_proxy_is_acknowledged_by_a_rule_for_just_that_host() {
         ("192.0.2.0/24", false),
     ] {
         let known = vec![host(Host::Name(domain("proxy.example")), Some(3128))];
-        let mut ledger = ledger(&[], &[allow]).with_go_betweens(known);
+        let mut ledger = ledger(&[], &[allow]);
+        ledger.know_go_betweens(known);
         resolve(
             &mut ledger,
             process(5, "x"),
@@ -836,9 +838,10 @@ fn a_proxy_is_acknowledged_by_a_rule_for_just_that_host() {
         );
         let fact = contact(process(5, "x"), "192.0.2.1:3128", Verdict::Allowed);
         let observation = observe(&mut ledger, fact);
-        let expected = match acknowledged {
-            true => Reason::Acknowledged,
-            false => Reason::Delegation,
+        let expected = if acknowledged {
+            Reason::Acknowledged
+        } else {
+            Reason::Delegation
         };
         assert_eq!(observation.reason, expected, "{allow}");
         assert_eq!(observation.startling, !acknowledged, "{allow}");

@@ -74,9 +74,10 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 fn socket() -> impl Strategy<Value = Rule> {
     let name = prop::sample::select(&["a", "b"][..]);
     (name, any::<bool>()).prop_map(|(name, is_path)| Rule {
-        pattern: Pattern::Socket(match is_path {
-            true => UnixSocket::Path(format!("/{name}").into()),
-            false => UnixSocket::Abstract(name.into()),
+        pattern: Pattern::Socket(if is_path {
+            UnixSocket::Path(format!("/{name}").into())
+        } else {
+            UnixSocket::Abstract(name.into())
         }),
         ports: None,
         transport: None,
@@ -317,9 +318,8 @@ proptest! {
         });
         // Of the networks drawn here, only `::1` and `::` are loopback.
         let only_acknowledges = |rule: &Rule| match &rule.pattern {
-            Pattern::Domain { .. } => false,
+            Pattern::Domain { .. } | Pattern::Network(IpNet::V4(_)) => false,
             Pattern::Network(IpNet::V6(net)) => net.prefix_len() == 128 && u128::from(net.addr()) < 2,
-            Pattern::Network(IpNet::V4(_)) => false,
             Pattern::Socket(_) => true,
         };
         let expected = rules

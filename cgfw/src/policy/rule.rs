@@ -180,16 +180,16 @@ impl Rule {
     /// that the host happens to be in. `address` may be unspecified, which is loopback to
     /// connect(2).
     pub(super) fn acknowledges(&self, address: IpAddr, transport: Transport, port: u16) -> bool {
-        let loopback = match address {
-            IpAddr::V4(unspecified) if unspecified.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(unspecified) if unspecified.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            other => other,
+        let meant = match address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
         };
         let is_named = match &self.pattern {
-            Pattern::Domain { .. } => self.pattern.is_localhost() && loopback.is_loopback(),
+            Pattern::Domain { .. } => self.pattern.is_localhost() && meant.is_loopback(),
             Pattern::Network(net) => {
                 (net.prefix_len() == net.max_prefix_len() || is_loopback(net))
-                    && (net.contains(&address) || net.contains(&loopback))
+                    && (net.contains(&address) || net.contains(&meant))
             }
             Pattern::Socket(_) => false,
         };

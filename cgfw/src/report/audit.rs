@@ -46,6 +46,15 @@ struct RunStart<'l> {
     argv: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cwd: Option<String>,
+    kernel: &'l str,
+    cgroup: String,
+    hooks: &'l [String],
+    sees_sockets: bool,
+    sees_processes: bool,
+    /// What `--strict` has put in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<&'l [String]>,
+    can_be_left: bool,
 }
 
 #[derive(Serialize)]
@@ -122,9 +131,12 @@ enum To {
 
 #[derive(Serialize)]
 struct Listener {
-    peer_pid: u32,
-    peer_comm: String,
-    peer_argv: Vec<String>,
+    #[serde(rename = "peer_pid")]
+    pid: u32,
+    #[serde(rename = "peer_comm")]
+    comm: String,
+    #[serde(rename = "peer_argv")]
+    argv: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -175,6 +187,7 @@ struct RunEnd<'l> {
 
 /// The first line of a run.
 pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
+    let protection = start.protection;
     encode(&RunStart {
         head: head(start.time, run, "run_start"),
         version: env!("CARGO_PKG_VERSION"),
@@ -192,6 +205,13 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
         uid: start.uid,
         argv: strings(start.command),
         cwd: start.cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
+        kernel: &protection.kernel,
+        cgroup: protection.cgroup.to_string_lossy().into_owned(),
+        hooks: &protection.hooks,
+        sees_sockets: protection.sees_sockets,
+        sees_processes: protection.sees_processes,
+        strict: protection.strict.as_deref(),
+        can_be_left: protection.can_be_left(),
     })
 }
 
@@ -330,9 +350,9 @@ fn head<'l>(time: SystemTime, run: &'l str, event: &'static str) -> Head<'l> {
 
 fn listener(peer: &Peer) -> Listener {
     Listener {
-        peer_pid: peer.pid,
-        peer_comm: lossy(&peer.comm),
-        peer_argv: strings(&peer.argv),
+        pid: peer.pid,
+        comm: lossy(&peer.comm),
+        argv: strings(&peer.argv),
     }
 }
 

@@ -7,7 +7,9 @@ once, and counted in the summary.
 
 mod audit;
 mod escape;
+mod line;
 mod outlet;
+mod protection;
 mod text;
 
 use std::io::{self, Write};
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
+pub use self::protection::{Privileges, Protection};
 use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};
@@ -54,6 +57,7 @@ pub struct Start<'r> {
     pub uid: u32,
     pub command: &'r [Vec<u8>],
     pub cwd: Option<&'r Path>,
+    pub protection: &'r Protection,
 }
 
 /// What is known when a run has ended.
@@ -147,9 +151,12 @@ impl Report {
         })
     }
 
-    /// The run starts: the first line of the audit log.
+    /// The run starts: the first line of the audit log, and what is enforced.
     pub fn start(&mut self, start: &Start<'_>) {
         self.audit(|run| audit::run_start(run, start));
+        if self.verbosity >= Verbosity::Verbose {
+            self.say(&start.protection.to_string());
+        }
     }
 
     /// Tell of an observation, if it is news and wanted.
@@ -160,7 +167,7 @@ impl Report {
             Verdict::Allowed | Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
         };
         if observation.first && self.verbosity >= from {
-            let line = text::line(observation, self.default, self.style);
+            let line = line::of(observation, self.default, self.style);
             self.stderr.write(line.into_bytes());
         }
     }
@@ -169,7 +176,7 @@ impl Report {
     pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
         self.audit(|run| audit::moved(run, time, moved));
         if first && self.verbosity >= Verbosity::Normal {
-            let line = text::moved(moved, self.style);
+            let line = line::moved(moved, self.style);
             self.stderr.write(line.into_bytes());
         }
     }

@@ -528,6 +528,7 @@ fn rows_fit_the_terminal_and_are_coloured_there_only() {
     assert!(!audit_log.contains('\x1b'));
 }
 
+#[expect(clippy::too_many_lines, reason = "one golden text")]
 #[test]
 fn the_audit_log_has_the_fields_of_the_design() {
     let rules = [("--block", "github.com:22"), ("--block", "cdn.example")];
@@ -542,6 +543,15 @@ fn the_audit_log_has_the_fields_of_the_design() {
         uid: 1000,
         command: &words("./deploy.sh --fast"),
         cwd: Some(Path::new("/srv")),
+        protection: &Protection {
+            kernel: "6.18.44".to_owned(),
+            cgroup: "/cg".into(),
+            hooks: vec!["connect4".to_owned()],
+            sees_sockets: true,
+            sees_processes: false,
+            strict: None,
+            privileges: Privileges::Root,
+        },
     });
     run.look_up(
         Some(process(5, "git fetch")),
@@ -569,7 +579,7 @@ fn the_audit_log_has_the_fields_of_the_design() {
     let process = r#""pid":5,"ppid":1,"uid":1000,"comm":"comm","argv":["git","fetch"]"#;
     let expected = [
         format!(
-            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv"}}"#
+            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv","kernel":"6.18.44","cgroup":"/cg","hooks":["connect4"],"sees_sockets":true,"sees_processes":false,"can_be_left":true}}"#
         ),
         format!(
             r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"allowed","layer":"dns","qname":"github.com","qtype":"A","cname_chain":["lb.example"],"rcode":"NOERROR","answers":["192.0.2.1"],"upstream":"192.0.2.53:53","latency_us":1234,"reason":"default",{process},"count":1}}"#
@@ -822,7 +832,7 @@ not clean: 1 target was blocked
 fn a_contact_with_a_proxy_says_where_the_proxy_is_named() {
     let policy = policy(&[]);
     let mut run = Run::plain(&policy);
-    run.ledger = Ledger::new(Arc::clone(&policy)).with_go_betweens(vec![GoBetween {
+    run.ledger.know_go_betweens(vec![GoBetween {
         sign: Sign::Host {
             host: Host::Name(Domain::parse("proxy.example").unwrap()),
             port: None,

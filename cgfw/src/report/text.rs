@@ -1,4 +1,4 @@
-//! What a person reads: a line for each refusal as it happens, and the summary.
+//! What a person reads at the end: the summary.
 
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::escape::{Plain, Quoted, command_line, command_of};
+use super::escape::{Plain, command_line, command_of};
 use super::{End, Fate, Style, abstract_name, proto};
-use crate::event::{Layer, Moved, Outcome, Peer, Service, Verdict};
-use crate::ledger::{Act, Delegated, Observation, Target, Total, Totals};
-use crate::policy::{Action, Domain};
+use crate::event::{Outcome, Peer, Service, Verdict};
+use crate::ledger::{Delegated, Target, Total, Totals};
 
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
@@ -22,121 +21,11 @@ const OTHERS: &str = "others";
 
 /// ANSI colours (ECMA-48 SGR).
 #[derive(Clone, Copy)]
-enum Paint {
+pub(super) enum Paint {
     Bold,
     Red,
     Green,
     Yellow,
-}
-
-/// The line for one refusal (or, where they are wanted, permission).
-///
-/// Its first keys, up to `firewallMethod`, and their order are fixed.
-pub(super) fn line(observation: &Observation, default: Action, style: Style) -> String {
-    let (level, verdict, paint) = match observation.verdict {
-        Verdict::Allowed if observation.startling => ("WARN", "ALLOWED", Paint::Yellow),
-        Verdict::Allowed => ("INFO", "ALLOWED", Paint::Green),
-        Verdict::Blocked => ("WARN", "BLOCKED", Paint::Red),
-        Verdict::WouldBlock => ("WARN", "WOULD-BLOCK", Paint::Yellow),
-    };
-    let (layer, reason, place) = match observation.layer {
-        Layer::Dns => ("DNS", "FromDNSRequest", "dns"),
-        Layer::Connect => ("CONNECT", "FromConnect", "connect"),
-        Layer::Packet => ("PACKET", "FromPacket", "packet"),
-        Layer::Delegation => ("DELEGATION", "FromDelegation", "delegation"),
-    };
-    let mut line = format!("{level} {layer} {}", style.paint(paint, verdict));
-    let blocked = observation.verdict == Verdict::Blocked;
-    let mut key = |key: &str, value: &dyn fmt::Display| {
-        // Writing to a string cannot fail.
-        let _infallible = write!(line, " {key}={value}");
-    };
-    key("reason", &reason);
-    key("blocked", &blocked);
-    key("blockedAt", &place);
-    if let Some(name) = observation.act.name() {
-        key("domain", &Rooted(name));
-    }
-    match &observation.process {
-        Some(process) => key("pid", &process.pid),
-        None => key("pid", &"?"),
-    }
-    let command = command_of(observation.process.as_deref());
-    key("cmd", &Quoted(&command));
-    let method = match default {
-        Action::Allow => "blocklist",
-        Action::Block => "allowlist",
-    };
-    key("firewallMethod", &method);
-    if let Some(rule) = &observation.rule {
-        key("rule", &Quoted(rule.source.as_bytes()));
-    }
-    if let Some(matched) = &observation.matched {
-        key("matched", &Rooted(matched));
-    }
-    match &observation.act {
-        Act::Query(query) => key("qtype", &Plain(query.qtype.as_bytes())),
-        Act::Contact {
-            destination,
-            also,
-            via,
-            ..
-        } => {
-            key("ip", &destination.ip);
-            key("port", &destination.port);
-            key("proto", &proto(destination.protocol));
-            for name in also {
-                key("also", &Rooted(name));
-            }
-            if let Some(via) = via {
-                key("via", &Quoted(via.as_bytes()));
-            }
-        }
-        Act::Delegation { service, peer } => {
-            match service {
-                Service::Port { address, protocol } => {
-                    key("ip", &address.ip());
-                    key("port", &address.port());
-                    key("proto", &proto(*protocol));
-                }
-                Service::Path(path) => key("socket", &Quoted(path)),
-                Service::Abstract(name) => key("socket", &Quoted(&abstract_name(name))),
-            }
-            match peer {
-                Some(Peer { pid, comm, argv }) => {
-                    key("peerPid", pid);
-                    key("peer", &Quoted(&command_line(argv, comm, false)));
-                }
-                None => {
-                    key("peerPid", &"?");
-                    key("peer", &Quoted(b"?"));
-                }
-            }
-        }
-    }
-    line.push('\n');
-    line
-}
-
-/// The line for a process that was moved out of the cgroup.
-pub(super) fn moved(moved: &Moved, style: Style) -> String {
-    let (word, paint) = match moved.is_back {
-        true => ("BACK", Paint::Yellow),
-        false => ("OUT", Paint::Red),
-    };
-    let command = command_of(Some(&moved.process));
-    let mut line = format!(
-        "WARN MOVED {} pid={} cmd={}",
-        style.paint(paint, word),
-        moved.process.pid,
-        Quoted(&command)
-    );
-    if !moved.to.is_empty() {
-        // Writing to a string cannot fail.
-        let _infallible = write!(line, " cgroup={}", Quoted(&moved.to));
-    }
-    line.push('\n');
-    line
 }
 
 /// The summary, as whole lines.
@@ -260,7 +149,7 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u
     ]
     .into_iter()
     .flatten()
-    .chain(unseen(&sections))
+    .chain(unseen(sections))
     .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
     .chain(
         end.caveats
@@ -367,16 +256,19 @@ impl Page {
         let title = format!("  moved out of the cgroup ({})", moves(totals));
         self.line(&self.style.paint(Paint::Red, &title));
         for moved in totals.moved() {
-            let fate = match moved.is_back {
-                true => "back inside",
-                false => "UNFILTERED since",
+            let fate = if moved.is_back {
+                "back inside"
+            } else {
+                "UNFILTERED since"
             };
             let command = command_of(Some(&moved.process));
             let mut row = format!("    {}  {}  ({fate}", moved.process.pid, Plain(&command));
             if !moved.to.is_empty() {
-                row += &format!(", {}", Plain(&moved.to));
+                // Writing to a string cannot fail.
+                let _infallible = write!(row, ", {}", Plain(&moved.to));
             }
-            self.line(&self.style.fit(&(row + ")")));
+            row.push(')');
+            self.line(&self.style.fit(&row));
         }
     }
 
@@ -555,22 +447,8 @@ impl fmt::Display for Elapsed {
     }
 }
 
-/// A name with its final dot.
-struct Rooted<'d>(&'d Domain);
-
-impl fmt::Display for Rooted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
-        // The root is displayed as its dot.
-        if self.0.as_wire().is_empty() {
-            return Ok(());
-        }
-        f.write_char('.')
-    }
-}
-
 impl Style {
-    fn paint(self, paint: Paint, text: &str) -> String {
+    pub(super) fn paint(self, paint: Paint, text: &str) -> String {
         if !self.color {
             return text.to_owned();
         }

@@ -48,13 +48,15 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
     let networks = policy.networks();
+    let proxies = host::proxies_in_environment();
+    let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
     phases.end("look around");
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
-    let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
     let (mut filter, channels) = bpf::load(prepare::kernel_settings(
         settings,
         &policy,
@@ -65,6 +67,14 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
     phases.end("attach the eBPF programs");
+    let protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    prepare::tell_the_start(
+        &mut report,
+        settings,
+        &policy,
+        identity.as_ref(),
+        &protection,
+    );
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -74,7 +84,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let mut run = Run::start(
             settings, policy, &networks, system, sockets, channels, report,
         )?;
+        run.books.ledger.know_go_betweens(go_betweens);
         notes.extend(identity.as_ref().map(Identity::to_string));
+        notes.extend(proxies.iter().map(ToString::to_string));
         run.tell(notes, &filter);
         phases.end("start the proxy");
         let finish = run
@@ -178,7 +190,6 @@ impl<'s> Run<'s> {
     /// Say, before anything runs, what is special about this run and what it cannot see.
     fn tell(&mut self, notes: Vec<String>, filter: &Filter) {
         self.caveats.extend(filter.limitation.clone());
-        self.caveats.extend(host::proxies_in_environment());
         for note in notes.iter().chain(&self.caveats) {
             self.books.report.warn(note);
         }
