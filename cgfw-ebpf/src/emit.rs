@@ -1,6 +1,6 @@
 //! Acts on their way to user space: who did it, read at the time of the act.
 
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
@@ -12,6 +12,7 @@ use cgfw_common::{
 };
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};
+use crate::unix::Words;
 use crate::verdict::ANY;
 
 /// Report a deed, unless `owner` did the same before; then count it.
@@ -58,7 +59,7 @@ pub(crate) fn report(deed: &Deed) {
 
 /// As [`report`], with the address of a unix socket.
 #[inline(always)]
-pub(crate) fn report_unix(deed: &Deed, name: &[u64; size_of::<UnixName>() / 8]) {
+pub(crate) fn report_unix(deed: &Deed, name: &Words) {
     let Some(mut slot) = ACTS.reserve::<UnixAct>(0) else {
         count(COUNTER_LOST);
         return;
@@ -219,6 +220,21 @@ pub(crate) fn read_word(base: u64, offset: u32) -> u64 {
     let mut word = 0;
     read(base, offset, &raw mut word);
     word
+}
+
+/// Fill `space` with zeroes, word by word and volatile: for what is longer than a few words
+/// LLVM calls memset, a loop over octets that the verifier walks round by round.
+#[inline(always)]
+pub(crate) fn zeroed<const N: usize>(space: &mut MaybeUninit<[u32; N]>) -> &mut [u32; N] {
+    let first: *mut u32 = space.as_mut_ptr().cast();
+    for i in 0..N {
+        // SAFETY: inside of the array.
+        let word = unsafe { first.add(i) };
+        // SAFETY: valid and aligned.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
+    // SAFETY: every word has been written.
+    unsafe { space.assume_init_mut() }
 }
 
 /// Add one to a cell of `COUNTERS`.
