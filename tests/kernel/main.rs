@@ -31,3 +31,4 @@ mod policy;
 mod readme;
 mod refusals;
 mod setup;
+mod soak;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -114,13 +115,23 @@ impl Lab {
         &self.client
     }
 
+    /// The other end of the wire.
+    pub fn internet_end(&self) -> &Namespaces {
+        &self.wire
+    }
+
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
     /// Watch what arrives at the internet's end of the wire.
     pub fn sniff(&self) -> Sniffer {
-        Sniffer::start(&self.wire, &self.client)
+        Sniffer::start(&self.wire, &self.client, None)
+    }
+
+    /// The same, but for what is sent to `address` alone.
+    pub fn sniff_to(&self, address: Ipv4Addr) -> Sniffer {
+        Sniffer::start(&self.wire, &self.client, Some(address))
     }
 
     pub fn write(&self, path: &str, contents: &str) {
@@ -428,7 +439,7 @@ fn bind(source: &fs::File, target: &str) {
 
 /// Join the two with a veth pair. All of the documentation networks are local to the
 /// internet (RFC 5737, RFC 3849), but for the upper half of 198.51.100.0/24, where
-/// nobody lives.
+/// nobody lives; a gateway for NAT64 (RFC 6052) is the internet itself.
 fn connect(wire: &Namespaces, client: &Namespaces) {
     let client_net = format!("/proc/{}/fd/{}", std::process::id(), client.net.as_raw_fd());
     ip(
@@ -443,7 +454,8 @@ fn connect(wire: &Namespaces, client: &Namespaces) {
              route add local 203.0.113.0/24 dev lo
              route add local 2001:db8:53::/64 dev lo
              route add local 2001:db8:100::/64 dev lo
-             route add local 2001:db8:200::/64 dev lo"
+             route add local 2001:db8:200::/64 dev lo
+             route add local 64:ff9b::/96 dev lo"
         ),
     );
     ip(

@@ -25,6 +25,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use self::load::LoadedProgram;
 use self::records::Decoder;
+pub use self::records::decode;
 pub use self::verdicts::Verdicts;
 use crate::event::{Event, Fact, QueryKey};
 use crate::policy::{Action, Transport};

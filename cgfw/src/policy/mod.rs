@@ -222,7 +222,11 @@ impl Policy {
                 Pattern::Domain { name, .. } => {
                     names.entry(name.as_wire().into()).or_default().push(rule);
                 }
-                Pattern::Network(net) => networks.push((*net, rule)),
+                Pattern::Network(net) => {
+                    let spellings = [Some(*net), nat64_network(*net)];
+                    let spellings = spellings.into_iter().flatten();
+                    networks.extend(spellings.map(|net| (net, Arc::clone(&rule))));
+                }
                 Pattern::Socket(socket) => {
                     sockets.insert(socket.clone(), rule);
                 }
@@ -523,6 +527,22 @@ fn loopback_networks() -> [IpNet; 4] {
         IpAddr::V6(Ipv6Addr::LOCALHOST).into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED).into(),
     ]
+}
+
+/// The well-known prefix of NAT64 (RFC 6052 section 2.1): under it an IPv6 address has an
+/// IPv4 one in its last 32 bits, and a gateway sends there what it gets.
+const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+const NAT64_BITS: u8 = 96;
+
+/// The same host for those who reach it through NAT64.
+pub fn nat64(address: Ipv4Addr) -> Ipv6Addr {
+    (NAT64.to_bits() | u128::from(address.to_bits())).into()
+}
+
+fn nat64_network(net: IpNet) -> Option<IpNet> {
+    let IpNet::V4(net) = net else { return None };
+    let translated = Ipv6Net::new_assert(nat64(net.addr()), NAT64_BITS + net.prefix_len());
+    Some(translated.into())
 }
 
 /// Whether the address lies in a network that is private everywhere.

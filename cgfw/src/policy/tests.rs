@@ -676,7 +676,11 @@ fn networks_and_blocked_names_are_listed_once() {
         .map(|(net, _)| net.to_string())
         .collect();
     networks.sort();
-    assert_eq!(networks, ["10.0.0.0/8", "11.0.0.0/8"]);
+    let nat64 = ["64:ff9b::a00:0/104", "64:ff9b::b00:0/104"];
+    assert_eq!(
+        networks,
+        [&["10.0.0.0/8", "11.0.0.0/8"], &nat64[..]].concat()
+    );
     let names: Vec<&Domain> = policy.blocked_names().collect();
     assert_eq!(names, [&domain("github.com")]);
 }
@@ -941,6 +945,8 @@ fn the_longest_network_has_its_verdict_whatever_its_base_address() {
         [
             ("10.0.0.0/8".to_owned(), Some(Action::Allow)),
             ("10.0.0.0/16".to_owned(), Some(Action::Block)),
+            ("64:ff9b::a00:0/104".to_owned(), Some(Action::Allow)),
+            ("64:ff9b::a00:0/112".to_owned(), Some(Action::Block)),
         ]
     );
 }
@@ -986,4 +992,27 @@ fn a_rule_for_one_port_of_everything_opens_nothing_else() {
         assert_eq!(at("0.0.0.0/0", 22), Action::Block, "{allow}");
         assert_eq!(at("127.0.0.0/8", 22), Action::Allow, "{allow}");
     }
+}
+
+#[test]
+fn a_rule_on_a_v4_network_holds_behind_nat64_too() {
+    let policy = policy(&["192.0.2.0/24"], &["192.0.2.7"]);
+    let verdict = |address| {
+        let judgement = policy.address(ip(address))?;
+        Some(judgement.decision().action)
+    };
+    for (address, expected) in [
+        ("192.0.2.1", Some(Action::Block)),
+        ("64:ff9b::192.0.2.1", Some(Action::Block)),
+        ("64:ff9b::192.0.2.7", Some(Action::Allow)),
+        ("64:ff9b::192.0.3.1", None),
+        // Not the well-known prefix, and not an embedding at all.
+        ("64:ff9b:1::192.0.2.1", None),
+        ("::192.0.2.1", None),
+        ("2002:c000:201::1", None),
+    ] {
+        assert_eq!(verdict(address), expected, "{address}");
+    }
+    let translated = nat64(std::net::Ipv4Addr::new(192, 0, 2, 33));
+    assert_eq!(ip("64:ff9b::c000:221"), translated, "RFC 6052 section 2.4");
 }

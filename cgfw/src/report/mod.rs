@@ -118,6 +118,7 @@ pub struct Report {
     stderr: Outlet,
     audit_log: Option<AuditLog>,
     said_that_lines_are_lost: bool,
+    said_that_observations_are_lost: bool,
 }
 
 impl Report {
@@ -148,6 +149,7 @@ impl Report {
                 })
                 .transpose()?,
             said_that_lines_are_lost: false,
+            said_that_observations_are_lost: false,
         })
     }
 
@@ -184,9 +186,13 @@ impl Report {
     /// So many observations were lost between the kernel and the ledger.
     pub fn lost(&mut self, time: SystemTime, count: u64) {
         self.audit(|run| audit::loss(run, time, count));
-        self.warn(&format!(
-            "{count} observations were lost; enforcement is not affected, the report is incomplete"
-        ));
+        // A flood loses some many times a second.
+        if !std::mem::replace(&mut self.said_that_observations_are_lost, true) {
+            self.warn(
+                "observations are being lost; enforcement is not affected, the report is \
+                 incomplete, and the summary will say by how many",
+            );
+        }
     }
 
     /// Say something that is not an error, unless that is not wanted.
@@ -204,10 +210,10 @@ impl Report {
     /// The run has ended: the last line of the audit log and the summary. Waits for both
     /// to be written, but not for ever.
     pub fn end(mut self, end: &End<'_>, totals: &Totals) -> Losses {
-        let lines_lost = self.audit_log.as_ref().map_or(0, |log| log.outlet.lost());
-        self.audit(|run| audit::run_end(run, end, totals, lines_lost));
         let mut losses = Losses::default();
         if let Some(log) = self.audit_log.take() {
+            let line = audit::run_end(&self.run, end, totals, log.outlet.lost());
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -215,8 +221,9 @@ impl Report {
             }
         }
         if self.verbosity >= Verbosity::Normal {
-            let summary = text::summary(end, totals, losses.audit_log, self.style);
-            self.stderr.write(summary.into_bytes());
+            losses.stderr = self.stderr.lost();
+            let summary = text::summary(end, totals, losses, self.style);
+            self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
         losses

@@ -427,6 +427,44 @@ not clean: 2 targets were blocked, 1 contact was not judged by name, \
 }
 
 #[test]
+fn a_section_has_at_most_a_hundred_rows_and_says_how_many_more_there_are() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    for n in 0..150 {
+        let name = format!("n{n:03}.github.com");
+        run.look_up(Some(process(7, "make")), &name, &[], &[]);
+    }
+    let (stderr, ..) = run.end(|end| {
+        end.survivors = (1..=101)
+            .map(|pid| Survivor {
+                pid,
+                comm: b"sleep".to_vec(),
+                argv: Vec::new(),
+            })
+            .collect();
+    });
+    let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
+    assert!(summary.contains("  blocked (150)\n    n000.github.com"));
+    let end = "    and 50 more (--audit-log has them all)\nnot clean: 150 targets were blocked\n";
+    assert!(summary.ends_with(end), "{summary}");
+    assert!(summary.contains("    100  [sleep]\n    and 1 more"));
+    // Heading, three titles with their rows (a rule is a row of its own), two rests, verdict.
+    assert_eq!(summary.lines().count(), 1 + 101 + 1 + 201 + 1 + 1);
+}
+
+#[test]
+fn losses_are_said_once_as_they_happen_and_counted_at_the_end() {
+    let mut run = Run::plain(&policy(&[]));
+    for _ in 0..3 {
+        run.report.lost(at(1), 5);
+        run.record(Fact::Lost(5));
+    }
+    let (stderr, audit_log, _) = run.end(|_| ());
+    assert_eq!(stderr.matches("observations are being lost").count(), 1);
+    assert_eq!(audit_log.matches(r#""event":"loss","count":5"#).count(), 3);
+    assert!(stderr.ends_with("not clean: 15 observations were lost\n"));
+}
+
+#[test]
 fn a_clean_run_is_called_clean() {
     let mut run = Run::plain(&policy(&[("--block", "github.com")]));
     run.look_up(Some(process(7, "apt-get update")), "deb.example", &[], &[]);

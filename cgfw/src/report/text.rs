@@ -7,10 +7,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::escape::{Plain, command_line, command_of};
-use super::{End, Fate, Style, abstract_name, proto};
+use super::{End, Fate, Losses, Style, abstract_name, proto};
 use crate::event::{Outcome, Peer, Service, Verdict};
 use crate::ledger::{Delegated, Target, Total, Totals};
 
+/// Rows of each section; nobody reads a thousand.
+const MAX_ROWS: usize = 100;
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
 
@@ -29,7 +31,7 @@ pub(super) enum Paint {
 }
 
 /// The summary, as whole lines.
-pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: Style) -> String {
+pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
         style,
@@ -53,7 +55,7 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, audit_lost: u64, style: St
     if totals.targets().next().is_none() {
         page.line("  nothing was contacted");
     }
-    let faults = faults(end, totals, &sections, audit_lost);
+    let faults = faults(end, totals, &sections, losses);
     if faults.is_empty() {
         let verdict = "clean: nothing was blocked, and every contact was judged";
         page.line(&style.paint(Paint::Green, verdict));
@@ -103,7 +105,12 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u64) -> Vec<String> {
+fn faults(
+    end: &End<'_>,
+    totals: &Totals,
+    sections: &Sections<'_>,
+    losses: Losses,
+) -> Vec<String> {
     let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
@@ -134,11 +141,12 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, audit_lost: u
             "too many for this summary",
         ),
         counted(
-            audit_lost,
+            losses.audit_log,
             "line of the audit log was",
             "lines of the audit log were",
             "lost",
         ),
+        counted(losses.stderr, "line here was", "lines here were", "lost"),
         counted(released, "process goes on", "processes go on", "unfiltered"),
         counted(
             moves(totals),
@@ -242,11 +250,12 @@ impl Page {
             end.survivors.len()
         );
         self.line(&self.style.paint(paint, &title));
-        for survivor in &end.survivors {
+        for survivor in end.survivors.iter().take(MAX_ROWS) {
             let command = command_line(&survivor.argv, &survivor.comm, false);
             let row = format!("    {}  {}", survivor.pid, Plain(&command));
             self.line(&self.style.fit(&row));
         }
+        self.rest(end.survivors.len());
     }
 
     fn moved(&mut self, totals: &Totals) {
@@ -278,6 +287,8 @@ impl Page {
         }
         let title = format!("  {title} ({})", rows.len());
         self.line(&self.style.paint(paint, &title));
+        let total = rows.len();
+        let rows = &rows[..total.min(MAX_ROWS)];
         let counts: Vec<String> = rows.iter().map(|(_, total)| tally(total)).collect();
         let name_width = column(rows.iter().map(|(name, _)| name.chars().count()));
         let count_width = column(counts.iter().map(|count| count.chars().count()));
@@ -290,6 +301,14 @@ impl Page {
             for command in commands.chain(grounds(total)) {
                 self.line(&self.style.fit(&format!("{indent}{command}")));
             }
+        }
+        self.rest(total);
+    }
+
+    /// Say how many of `total` rows had no place.
+    fn rest(&mut self, total: usize) {
+        if let Some(more) = total.checked_sub(MAX_ROWS).filter(|more| *more > 0) {
+            self.line(&format!("    and {more} more (--audit-log has them all)"));
         }
     }
 }

@@ -33,7 +33,7 @@ use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
 use crate::pins::Pins;
-use crate::policy::{Action, Domain, Policy, Ports};
+use crate::policy::{Action, Domain, Policy, Ports, nat64};
 use crate::report::Report;
 
 /// Run the command of `settings` behind its policy, and return the exit code.
@@ -202,13 +202,26 @@ fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {
     Ok(policy.with_host(own, on_link))
 }
 
+/// An address, and the same host by way of NAT64 where nothing else blocks that.
+fn spellings(policy: &Policy, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let translated = match address.to_canonical() {
+        IpAddr::V4(address) => Some(IpAddr::from(nat64(address))),
+        IpAddr::V6(_) => None,
+    };
+    let translated = translated.filter(|address| policy.unresolved(*address) == Action::Allow);
+    std::iter::once(address).chain(translated)
+}
+
 /// What the proxy calls before it answers: merge, and tell the kernel what is news to it.
 fn pinner(policy: Arc<Policy>, verdicts: Verdicts) -> dns::Pin {
     let state = Mutex::new((Pins::default(), verdicts));
     Box::new(move |_name: &Domain, addresses: &[IpAddr], ports: &Ports| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let (pins, verdicts) = &mut *state;
-        for &address in addresses {
+        for address in addresses
+            .iter()
+            .flat_map(|address| spellings(&policy, *address))
+        {
             let Some(ports) = pins.add(&policy, address, ports) else {
                 continue;
             };

@@ -103,14 +103,15 @@ impl Run<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // What is always ready comes last, or nothing else ever would be.
                 biased;
-                entered = self.books.next() => entered?,
+                value = &mut done => return Ok(value),
+                error = proxy_failure(&mut self.proxy) => return Err(error),
                 _ = tick.tick() => {
                     self.books.enter(None);
                     child::reap_orphans(&self.own_processes).context("cannot reap orphans")?;
                 }
-                error = proxy_failure(&mut self.proxy) => return Err(error),
-                value = &mut done => return Ok(value),
+                entered = self.books.next() => entered?,
             }
         }
     }
