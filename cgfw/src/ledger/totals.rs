@@ -12,6 +12,10 @@ use crate::policy::{Domain, Rule};
 const MAX_TARGETS: usize = 1 << 16;
 /// Different command lines that are remembered of those who needed a target.
 const MAX_COMMANDS: usize = 16;
+/// What all of those and the other names of targets may take, in octets.
+const MAX_DETAILS: usize = 64 << 20;
+/// What an argument or a name takes besides its octets.
+const DETAIL: usize = 32;
 
 /// The sums of a run.
 #[derive(Debug, Default)]
@@ -21,6 +25,8 @@ pub struct Totals {
     pub(super) forgotten: u64,
     /// Acts on targets beyond [`MAX_TARGETS`].
     uncounted: u64,
+    /// Octets of commands and other names so far, at the most [`MAX_DETAILS`].
+    details: usize,
 }
 
 /// Who was contacted: a name, or an address that no name led to.
@@ -89,7 +95,7 @@ impl Totals {
             .targets
             .entry(target)
             .or_insert_with(|| Total::new(observation));
-        total.add(observation);
+        total.add(observation, &mut self.details);
         total.unjudged |= unjudged;
     }
 }
@@ -111,14 +117,22 @@ impl Total {
         }
     }
 
-    fn add(&mut self, observation: &Observation) {
+    fn add(&mut self, observation: &Observation, details: &mut usize) {
+        let mut has_room = |octets: usize| {
+            let is_free = *details + octets <= MAX_DETAILS;
+            *details += if is_free { octets } else { 0 };
+            is_free
+        };
         let count = observation.count;
         match &observation.act {
             Act::Query(_) => self.lookups += count,
             Act::Contact { also, .. } => {
                 self.contacts += count;
                 for name in also {
-                    if self.also.len() < MAX_COMMANDS && !self.also.contains(name) {
+                    if self.also.len() < MAX_COMMANDS
+                        && !self.also.contains(name)
+                        && has_room(DETAIL + name.as_wire().len())
+                    {
                         self.also.push(name.clone());
                     }
                 }
@@ -142,10 +156,16 @@ impl Total {
         if self.processes.iter().any(is_known) {
             return;
         }
-        if self.processes.len() < MAX_COMMANDS {
+        if self.processes.len() < MAX_COMMANDS && has_room(octets(process)) {
             self.processes.push(Arc::clone(process));
         } else {
             self.more_processes = true;
         }
     }
+}
+
+fn octets(process: &Process) -> usize {
+    let arguments = process.argv.iter();
+    let arguments: usize = arguments.map(|argument| DETAIL + argument.len()).sum();
+    size_of::<Process>() + process.comm.len() + arguments
 }
