@@ -1,6 +1,7 @@
-//! Everything that the fuzzer has found worth keeping, checked once more.
+//! Everything that the fuzzers have found worth keeping, checked once more.
 
-#[path = "check.rs"]
+#![expect(unreachable_pub, reason = "it is a library to the fuzz targets")]
+
 mod check;
 
 use std::fs;
@@ -8,12 +9,31 @@ use std::path::Path;
 
 #[test]
 fn the_corpus_of_the_dns_fuzzer_holds() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/dns");
+    replay("dns", check::dns);
+}
+
+#[test]
+fn the_corpus_of_the_labels_fuzzer_holds() {
+    replay("labels", check::labels);
+}
+
+#[test]
+fn the_corpus_of_the_policy_fuzzer_holds() {
+    replay("policy", check::policy);
+}
+
+#[test]
+fn the_corpus_of_the_records_fuzzer_holds() {
+    replay("records", check::records);
+}
+
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");
     let mut count = 0;
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(corpus.join(target)).unwrap() {
         let path = entry.unwrap().path();
         println!("{}", path.display());
-        check::check(&fs::read(&path).unwrap());
+        check(&fs::read(&path).unwrap());
         count += 1;
     }
     assert!(count > 20, "only {count} inputs: is the corpus complete?");

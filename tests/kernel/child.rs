@@ -140,7 +140,7 @@ fn resource_limits_are_those_that_cgfw_was_started_with() {
     let Some(lab) = Lab::new() else { return };
     // Columns 4 and 5 are the soft and the hard limit.
     let of_cgfw = r#"awk '/^Max open files/ { print "cgfw", $4, $5 }' /proc/$PPID/limits"#;
-    for (soft, hard, raised) in [(100, 4096, 1024), (100, 300, 300), (2000, 4096, 2000)] {
+    for (soft, hard, raised) in [(100, 8192, 4096), (100, 300, 300), (5000, 8192, 5000)] {
         let script = format!(
             "ulimit -Sn {soft} && ulimit -Hn {hard} && ulimit -l 64 && cat /proc/self/limits && \
              exec cgfw run --block github.com -- sh -c 'cat /proc/self/limits; {}'",

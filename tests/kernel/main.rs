@@ -26,7 +26,9 @@ mod lab;
 mod load;
 #[cfg(not(debug_assertions))]
 mod measured;
+mod peers;
 mod policy;
 mod readme;
 mod refusals;
 mod setup;
+mod soak;

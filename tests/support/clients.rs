@@ -39,6 +39,14 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
         build("traffic", "traffic.c", |source, target| {
             command("cc", &["-O1", "-pthread", "-o"], &[target, source])
         }),
+        build("connects", "connects.c", |source, target| {
+            command("cc", &["-O1", "-o"], &[target, source])
+        }),
+        build("forks", "forks.c", |source, target| {
+            command("cc", &["-O1", "-o"], &[target, source])
+        }),
+        ("asks".to_owned(), source("asks.py")),
+        ("soak".to_owned(), source("soak.py")),
     ]);
     programs
 });
@@ -61,9 +69,7 @@ fn build(
     source: &str,
     compiler: impl FnOnce(&Path, &Path) -> Command,
 ) -> (String, PathBuf) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/support/clients")
-        .join(source);
+    let source = self::source(source);
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let target = dir.join(name);
     let changed = |path: &Path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
@@ -79,4 +85,10 @@ fn build(
     );
     fs::rename(&fresh, &target).unwrap();
     (name.to_owned(), target)
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/support/clients")
+        .join(name)
 }

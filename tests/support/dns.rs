@@ -27,8 +27,9 @@ const HTTPS: u16 = 65;
 /// Unassigned (RFC 6895 section 3.1): any server must pass it on as opaque data.
 const TYPE4711: u16 = 4711;
 
-/// What exists. Names that are not here do not exist, but for those below `load.example`
-/// and `many.example`.
+/// What exists. Names that are not here do not exist, but for those below
+/// `load.example` and `many.example`, of which all do, and `moody.example`, which
+/// [`Question::moody`] has.
 const ZONE: &str = "
 github.com          A      198.51.100.10
 github.com          AAAA   2001:db8:100::10
@@ -71,6 +72,9 @@ const MANY: u16 = 2000;
 
 /// An address that only a forged or an unrelated record ever names.
 pub const POISON: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
+
+/// What names below `moody.example` resolve to, if they do.
+pub const MOODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 40);
 
 /// How a server answers whatever it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +140,7 @@ pub async fn serve_udp(socket: UdpSocket, temper: Temper, log: Arc<Log>) {
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            if let Some(reply) = question.reply(temper).await {
+            for reply in question.replies(temper).await {
                 socket.send_to(&reply, client).await.ok();
             }
         });
@@ -173,7 +177,7 @@ async fn converse(
             return Ok(());
         };
         log.question(question.clone());
-        if let Some(reply) = question.reply(temper).await {
+        for reply in question.replies(temper).await {
             let len = u16::try_from(reply.len()).unwrap();
             stream.write_all(&len.to_be_bytes()).await?;
             stream.write_all(&reply).await?;
@@ -219,6 +223,65 @@ impl Question {
             payload,
             section,
         })
+    }
+
+    /// The messages to send back, in this order.
+    async fn replies(&self, temper: Temper) -> Vec<Vec<u8>> {
+        let name = self.name.to_ascii_lowercase();
+        match name.strip_suffix(".moody.example") {
+            Some(moody) => self.moody(moody.rsplit('.').next().unwrap_or(moody)).await,
+            None => self.reply(temper).await.into_iter().collect(),
+        }
+    }
+
+    /// What a server sends that is slow, broken or hostile. Where it means well, the answer
+    /// is [`MOODY`]; otherwise there is none, or [`POISON`].
+    async fn moody(&self, mood: &str) -> Vec<Vec<u8>> {
+        let answer = |address: Ipv4Addr| match self.qtype {
+            A => Answer::of(A, [address.octets().to_vec()]),
+            _ => Answer::default(),
+        };
+        let right = self.encode(self.id, &answer(MOODY));
+        let [wrong_id, wrong_question] = self.forgeries();
+        match mood {
+            "late" => {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                vec![right]
+            }
+            "never" => Vec::new(),
+            "id" => vec![wrong_id],
+            "question" => vec![wrong_question],
+            "twice" => vec![right, self.encode(self.id, &answer(POISON))],
+            "oversized" => {
+                let mut answer = answer(MOODY);
+                let padding = || Record {
+                    owner: None,
+                    rtype: TXT,
+                    data: text(&"x".repeat(250)),
+                };
+                answer.additional.extend(std::iter::repeat_with(padding).take(30));
+                vec![self.encode(self.id, &answer)]
+            }
+            "truncated" => {
+                let mut reply = self.encode(self.id, &Answer::default());
+                reply[2] |= 0x02;
+                vec![reply]
+            }
+            "garbage" => {
+                let mut reply = self.encode(self.id, &answer(POISON));
+                // The first record, behind the question, ends nowhere.
+                let record = 12 + self.section.len();
+                reply.truncate(record);
+                reply.extend([0xff; 40]);
+                vec![reply]
+            }
+            "noise" => {
+                let mut reply = vec![0xaa; 64];
+                reply[..2].copy_from_slice(&self.id.to_be_bytes());
+                vec![reply]
+            }
+            other => unreachable!("no server of the lab is {other}"),
+        }
     }
 
     /// The message to send back; `None` for silence.
@@ -309,11 +372,11 @@ impl Question {
     }
 
     /// What an attacker off the path could send: right port, wrong id or wrong question.
-    fn forgeries(&self) -> Vec<Vec<u8>> {
+    fn forgeries(&self) -> [Vec<u8>; 2] {
         let answer = Answer::of(A, [POISON.octets().to_vec()]);
         let mut other = self.clone();
         other.section[1] ^= 0x01;
-        vec![
+        [
             self.encode(self.id.wrapping_add(1), &answer),
             other.encode(self.id, &answer),
         ]

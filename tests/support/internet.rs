@@ -30,6 +30,10 @@ pub struct Log {
 
 impl Log {
     pub fn question(&self, question: dns::Question) {
+        // A soak asks for hours.
+        if question.name.ends_with(".soak.load.example") {
+            return;
+        }
         self.questions.lock().unwrap().push(question);
     }
 

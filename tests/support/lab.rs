@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -125,7 +126,12 @@ impl Lab {
 
     /// Watch what arrives at the internet's end of the wire.
     pub fn sniff(&self) -> Sniffer {
-        Sniffer::start(&self.wire, &self.client)
+        Sniffer::start(&self.wire, &self.client, None)
+    }
+
+    /// The same, but for what is sent to `address` alone.
+    pub fn sniff_to(&self, address: Ipv4Addr) -> Sniffer {
+        Sniffer::start(&self.wire, &self.client, Some(address))
     }
 
     pub fn write(&self, path: &str, contents: &str) {

@@ -6,6 +6,7 @@ it. Nothing has a name on the host except one cgroup per lab, so that a killed t
 process leaves nothing but that, and the next one collects it.
 */
 
+pub mod books;
 pub mod bpf;
 pub mod cgroup;
 pub mod clients;

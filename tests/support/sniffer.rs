@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
@@ -20,6 +21,9 @@ use nix::sys::time::TimeVal;
 
 use super::internet::DISCARD;
 use super::namespace::Namespaces;
+
+/// The internet's end of the wire.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A packet from the client.
 #[derive(Clone, Debug)]
@@ -49,8 +53,9 @@ pub struct Sniffer {
 }
 
 impl Sniffer {
-    /// Watch the interface `wire` in `namespace`, to which `client` is joined.
-    pub fn start(namespace: &Namespaces, client: &Namespaces) -> Self {
+    /// Watch the interface `wire` in `namespace`, to which `client` is joined; only what is
+    /// sent to `only`, if that is given, so that a flood of other packets does not matter.
+    pub fn start(namespace: &Namespaces, client: &Namespaces, only: Option<Ipv4Addr>) -> Self {
         let marker = client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         let (socket, interface) = namespace.run(|| {
             let kind = SockType::Datagram;
@@ -58,6 +63,9 @@ impl Sniffer {
             let socket = socket(AddressFamily::Packet, kind, SockFlag::SOCK_CLOEXEC, all).unwrap();
             (socket, if_nametoindex("wire").unwrap())
         });
+        if let Some(address) = only {
+            filter(&socket, [address, ROUTER]);
+        }
         setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000)).unwrap();
         let packets = Arc::new(Mutex::new(Vec::new()));
@@ -80,10 +88,9 @@ impl Sniffer {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("end of what was sent {count}");
-        let router = (Ipv4Addr::new(192, 0, 2, 1), DISCARD);
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            self.marker.send_to(mark.as_bytes(), router).unwrap();
+            self.marker.send_to(mark.as_bytes(), (ROUTER, DISCARD)).unwrap();
             thread::sleep(Duration::from_millis(20));
             let mut packets = self.packets.lock().unwrap().clone();
             if packets
@@ -123,6 +130,42 @@ impl Drop for Sniffer {
             );
         }
     }
+}
+
+/// Let `socket`, which sees packets from the IP header on, see only IPv4 ones to these
+/// addresses. A classic BPF program (bpf(4), linux/filter.h) in the kernel.
+fn filter(socket: &OwnedFd, to: [Ipv4Addr; 2]) {
+    const LOAD_OCTET: u16 = 0x30;
+    const LOAD_WORD: u16 = 0x20;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = [
+        instruction(LOAD_OCTET, 0, 0, 0),
+        instruction(AND, 0, 0, 0xf0),
+        instruction(JUMP_IF_EQUAL, 0, 3, 0x40),
+        instruction(LOAD_WORD, 0, 0, 16),
+        instruction(JUMP_IF_EQUAL, 2, 0, to[0].to_bits()),
+        instruction(JUMP_IF_EQUAL, 1, 0, to[1].to_bits()),
+        instruction(RETURN, 0, 0, 0),
+        instruction(RETURN, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog {
+        len: 8,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the program, whose eight instructions outlive the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of_val(&program)).unwrap(),
+        )
+    };
+    Errno::result(result).unwrap();
 }
 
 fn collect(socket: &OwnedFd, interface: usize, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {

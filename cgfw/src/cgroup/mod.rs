@@ -67,6 +67,16 @@ impl Cgroup {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id by which the kernel knows it: the inode number of its directory
+    /// (fs/kernfs/inode.c).
+    pub fn id(&self) -> io::Result<u64> {
+        self.directory.metadata().map(|metadata| metadata.ino())
+    }
+
     /// The processes inside, also in cgroups that they made below.
     pub fn processes(&self) -> io::Result<Vec<Pid>> {
         processes(&self.path)
@@ -96,6 +106,11 @@ impl Cgroup {
             Some(guardian) => guardian.gone().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// The process that kills what is inside when this one dies, while there is one.
+    pub fn guardian(&self) -> Option<Pid> {
+        self.guardian.as_ref().map(Guardian::pid)
     }
 
     /// Move every process to the parent cgroup, where nothing of ours is attached.

@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
-/// Connections of the DNS proxy are descriptors of cgfw.
-const DESCRIPTORS: rlim_t = 1024;
+/// Connections of the DNS proxy, to clients and to servers, are descriptors of cgfw.
+const DESCRIPTORS: rlim_t = 4096;
 
 /// The limits of open files (`RLIMIT_NOFILE`) that cgfw was started with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Let this process have at least 1024, or as many as its hard limit permits.
+    /// Let this process have at least 4096, or as many as its hard limit permits.
     pub fn raise() -> anyhow::Result<Self> {
         let (soft, hard) =
             getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;

@@ -12,6 +12,8 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+#[cfg(doc)]
+use super::tcp;
 use super::Proxy;
 use super::answer::{Answer, Why, address_record, bypasses_pins, explain};
 use super::judge::{Finding, judge};
@@ -24,9 +26,9 @@ use crate::policy::{Action, Judgement, OnBlock, Ports, Rule, Transport};
 /// How many questions may be on their way at once. The clients of one run have a handful;
 /// more than this is a loop or an attack, and is answered with SERVFAIL at once.
 const MAX_QUESTIONS: usize = 4096;
-/// How many upstream sockets may be open at once: well below the usual limit of 1024 open
-/// files. Further questions wait for their turn.
-const MAX_SOCKETS: usize = 256;
+/// How many upstream sockets may be open at once; with [`tcp::MAX_CONNECTIONS`] well below
+/// the limit of open files that cgfw gives itself. Further questions wait for their turn.
+const MAX_SOCKETS: usize = 1024;
 /// Synthetic addresses last the whole run, yet nobody should remember them for longer.
 const SYNTHETIC_TTL: u32 = 5;
 

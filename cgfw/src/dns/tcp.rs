@@ -21,7 +21,7 @@ use super::wire::error_message;
 use crate::policy::Transport;
 
 /// How many connections may be open at once; a further one ends the oldest.
-pub(super) const MAX_CONNECTIONS: usize = 128;
+pub(super) const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take to send a message or to read one (RFC 7766 section 6.2.3).
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// How long to wait after `accept` has failed, as it does while there are no descriptors.

@@ -7,7 +7,9 @@ once, and counted in the summary.
 
 mod audit;
 mod escape;
+mod line;
 mod outlet;
+mod protection;
 mod text;
 
 use std::io::{self, Write};
@@ -15,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
-use crate::event::{Outcome, Verdict};
+pub use self::protection::{Privileges, Protection};
+use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};
 
@@ -54,6 +57,7 @@ pub struct Start<'r> {
     pub uid: u32,
     pub command: &'r [Vec<u8>],
     pub cwd: Option<&'r Path>,
+    pub protection: &'r Protection,
 }
 
 /// What is known when a run has ended.
@@ -114,6 +118,7 @@ pub struct Report {
     stderr: Outlet,
     audit_log: Option<AuditLog>,
     said_that_lines_are_lost: bool,
+    said_that_observations_are_lost: bool,
 }
 
 impl Report {
@@ -144,23 +149,36 @@ impl Report {
                 })
                 .transpose()?,
             said_that_lines_are_lost: false,
+            said_that_observations_are_lost: false,
         })
     }
 
-    /// The run starts: the first line of the audit log.
+    /// The run starts: the first line of the audit log, and what is enforced.
     pub fn start(&mut self, start: &Start<'_>) {
         self.audit(|run| audit::run_start(run, start));
+        if self.verbosity >= Verbosity::Verbose {
+            self.say(&start.protection.to_string());
+        }
     }
 
     /// Tell of an observation, if it is news and wanted.
     pub fn observe(&mut self, observation: &Observation) {
         self.audit(|run| audit::entry(run, observation));
         let from = match observation.verdict {
-            Verdict::Allowed => Verbosity::Verbose,
-            Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
+            Verdict::Allowed if !observation.startling => Verbosity::Verbose,
+            Verdict::Allowed | Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
         };
         if observation.first && self.verbosity >= from {
-            let line = text::line(observation, self.default, self.style);
+            let line = line::of(observation, self.default, self.style);
+            self.stderr.write(line.into_bytes());
+        }
+    }
+
+    /// A process was moved out of the cgroup; `first` if that is news.
+    pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
+        self.audit(|run| audit::moved(run, time, moved));
+        if first && self.verbosity >= Verbosity::Normal {
+            let line = line::moved(moved, self.style);
             self.stderr.write(line.into_bytes());
         }
     }
@@ -168,9 +186,13 @@ impl Report {
     /// So many observations were lost between the kernel and the ledger.
     pub fn lost(&mut self, time: SystemTime, count: u64) {
         self.audit(|run| audit::loss(run, time, count));
-        self.warn(&format!(
-            "{count} observations were lost; enforcement is not affected, the report is incomplete"
-        ));
+        // A flood loses some many times a second.
+        if !std::mem::replace(&mut self.said_that_observations_are_lost, true) {
+            self.warn(
+                "observations are being lost; enforcement is not affected, the report is \
+                 incomplete, and the summary will say by how many",
+            );
+        }
     }
 
     /// Say something that is not an error, unless that is not wanted.
@@ -188,10 +210,10 @@ impl Report {
     /// The run has ended: the last line of the audit log and the summary. Waits for both
     /// to be written, but not for ever.
     pub fn end(mut self, end: &End<'_>, totals: &Totals) -> Losses {
-        let lines_lost = self.audit_log.as_ref().map_or(0, |log| log.outlet.lost());
-        self.audit(|run| audit::run_end(run, end, totals, lines_lost));
         let mut losses = Losses::default();
         if let Some(log) = self.audit_log.take() {
+            let line = audit::run_end(&self.run, end, totals, log.outlet.lost());
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -199,8 +221,9 @@ impl Report {
             }
         }
         if self.verbosity >= Verbosity::Normal {
-            let summary = text::summary(end, totals, losses.audit_log, self.style);
-            self.stderr.write(summary.into_bytes());
+            losses.stderr = self.stderr.lost();
+            let summary = text::summary(end, totals, losses, self.style);
+            self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
         losses
@@ -233,6 +256,11 @@ impl Report {
         let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
+}
+
+/// An abstract name as rules, ss(8) and /proc/net/unix have it.
+fn abstract_name(name: &[u8]) -> Vec<u8> {
+    [b"@", name].concat()
 }
 
 /// The name of an IANA protocol number, or the number.

@@ -5,15 +5,18 @@ up neither the DNS proxy nor the child. What cannot be written is counted.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 /// Texts that wait for the thread; more are lost. Some megabytes at most.
 const QUEUE: usize = 4096;
 /// More than any line, so that none is written in part when the disk is full.
 const BUFFER: usize = 64 << 10;
+
+/// How long to wait before it is tried again to find room in the queue.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A sink for whole lines, which never blocks and never fails.
 #[derive(Debug)]
@@ -66,6 +69,25 @@ impl Outlet {
         let lines = lines(&text);
         self.books.pending.fetch_add(lines, Ordering::Relaxed);
         if self.sender.try_send(text).is_err() {
+            self.books.lose(lines);
+        }
+    }
+
+    /// Have `text` written, if need be after a wait for what is before it: what a flood of
+    /// other lines must not cost.
+    pub(super) fn write_last(&self, text: Vec<u8>, grace: Duration) {
+        let lines = lines(&text);
+        self.books.pending.fetch_add(lines, Ordering::Relaxed);
+        let deadline = Instant::now() + grace;
+        let mut unsent = self.sender.try_send(text);
+        while let Err(TrySendError::Full(text)) = unsent {
+            if Instant::now() >= deadline {
+                return self.books.lose(lines);
+            }
+            sleep(PAUSE);
+            unsent = self.sender.try_send(text);
+        }
+        if unsent.is_err() {
             self.books.lose(lines);
         }
     }
@@ -237,7 +259,7 @@ pub(super) mod tests {
         let sink = Shared::default();
         let outlet = Outlet::new("test", sink.clone()).unwrap();
         outlet.write(b"now\n".to_vec());
-        let patience = std::time::Instant::now();
+        let patience = Instant::now();
         while sink.text() != "now\n" {
             assert!(patience.elapsed() < GRACE, "it was not flushed");
             std::thread::yield_now();
@@ -274,10 +296,33 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_last_text_waits_for_room_and_not_for_ever() {
+        let (release, hold) = sync_channel(0);
+        let outlet = Outlet::new("test", Stuck(hold)).unwrap();
+        let patience = Instant::now();
+        let lost = loop {
+            // The thread may still be making room, until it is stuck.
+            let before = outlet.lost();
+            while outlet.lost() == before {
+                outlet.write(b"line\n".to_vec());
+            }
+            let lost = outlet.lost();
+            outlet.write_last(b"in vain\n".to_vec(), Duration::from_millis(10));
+            if outlet.lost() == lost + 1 {
+                break outlet.lost();
+            }
+            assert!(patience.elapsed() < GRACE, "there always is room");
+        };
+        drop(release);
+        outlet.write_last(b"last\n".to_vec(), GRACE);
+        assert_eq!(outlet.close(GRACE).lost, lost);
+    }
+
+    #[test]
     fn an_error_is_reported_once() {
         let outlet = Outlet::new("test", Shared::with_room(0)).unwrap();
         outlet.write(b"line\n".to_vec());
-        let patience = std::time::Instant::now();
+        let patience = Instant::now();
         let error = loop {
             if let Some(error) = outlet.take_error() {
                 break error;

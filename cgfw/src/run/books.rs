@@ -19,6 +19,12 @@ use crate::watch;
 /// Events of the proxy that wait to be entered; more are counted as lost.
 const QUEUE: usize = 1 << 14;
 
+/// Records of the kernel that are entered in one go. The proxy answers in between, so that a
+/// child which makes records faster than they are entered does not keep it from that.
+const BATCH: usize = 64;
+/// More batches than the ring has room for.
+const LAST_BATCHES: usize = 1 << 10;
+
 /// Reads the kernel's records and the proxy's events, and keeps the ledger.
 pub(super) struct Books {
     acts: AsyncFd<Acts>,
@@ -30,6 +36,8 @@ pub(super) struct Books {
     pub(super) report: Report,
     /// Whether anything was refused, or would have been.
     pub(super) refused: bool,
+    /// Whether the kernel may have more records than were entered.
+    behind: bool,
 }
 
 impl Books {
@@ -51,6 +59,7 @@ impl Books {
             ledger,
             report,
             refused: false,
+            behind: false,
         };
         // The proxy must never wait for the books.
         let emit = move |event| {
@@ -63,6 +72,11 @@ impl Books {
 
     /// Wait for something that should not wait for the next tick, and enter it.
     pub(super) async fn next(&mut self) -> anyhow::Result<()> {
+        if self.behind {
+            tokio::task::yield_now().await;
+            self.enter(None);
+            return Ok(());
+        }
         tokio::select! {
             event = self.events.recv() => self.enter(event),
             ready = self.acts.readable() => {
@@ -73,17 +87,18 @@ impl Books {
         Ok(())
     }
 
-    /// Enter everything that waits: first what the proxy has said, because names explain
-    /// addresses, then what the kernel has.
+    /// Enter what waits: first all that the proxy has said, because names explain addresses,
+    /// then a batch of what the kernel has.
     pub(super) fn enter(&mut self, first: Option<Event>) {
         let mut event = first.or_else(|| self.events.try_recv().ok());
         while let Some(next) = event {
             self.record(next);
             event = self.events.try_recv().ok();
         }
-        while let Some(event) = self.acts.get_mut().read() {
-            self.record(event);
-        }
+        self.behind = (0..BATCH).all(|_| {
+            let act = self.acts.get_mut().read();
+            act.map(|event| self.record(event)).is_some()
+        });
         let overflow = self.overflow.swap(0, Ordering::Relaxed);
         if overflow > 0 {
             self.record(Event {
@@ -105,8 +120,15 @@ impl Books {
         }
     }
 
-    /// The kernel's counts of what was repeated, and questions nobody will claim.
+    /// When nothing runs any more: the last records, the kernel's counts of what was
+    /// repeated, and questions nobody will claim.
     pub(super) fn enter_the_rest(&mut self) {
+        for _ in 0..LAST_BATCHES {
+            self.enter(None);
+            if !self.behind {
+                break;
+            }
+        }
         let repeats: Vec<Event> = self.acts.get_ref().repeats().collect();
         for event in repeats {
             self.record(event);
@@ -119,6 +141,10 @@ impl Books {
     fn record(&mut self, event: Event) {
         if let Fact::Lost(count) = event.fact {
             self.report.lost(event.time, count);
+        }
+        if let Fact::Moved(moved) = &event.fact {
+            let first = !self.ledger.totals().knows_moved(moved);
+            self.report.moved(event.time, moved, first);
         }
         for observation in self.ledger.record(event) {
             self.observe(&observation);

@@ -39,7 +39,6 @@ impl Run<'_> {
             failure = failure.or(self.release(&cgroup, &filter).err());
         }
         failure = failure.or(cgroup.close().err());
-        self.books.enter(None);
         self.books.enter_the_rest();
         let outcome = self.outcome(finish, failure);
         self.tell_the_end(outcome, elapsed, survivors)

@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
 use self::books::Books;
@@ -42,26 +43,38 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     prepare::require_rights()?;
     let signals = Signals::block()?;
     let open_files = OpenFiles::raise()?;
+    child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
     let networks = policy.networks();
+    let proxies = host::proxies_in_environment();
+    let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
     phases.end("look around");
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
-    let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let (filter, channels) = bpf::load(prepare::kernel_settings(
+    let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let (mut filter, channels) = bpf::load(prepare::kernel_settings(
         settings,
         &policy,
         &networks,
         sockets.port(),
+        cgroup.id().context("cannot look at the cgroup")?,
     ))?;
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
     phases.end("attach the eBPF programs");
+    let protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    prepare::tell_the_start(
+        &mut report,
+        settings,
+        &policy,
+        identity.as_ref(),
+        &protection,
+    );
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,7 +84,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let mut run = Run::start(
             settings, policy, &networks, system, sockets, channels, report,
         )?;
+        run.books.ledger.know_go_betweens(go_betweens);
         notes.extend(identity.as_ref().map(Identity::to_string));
+        notes.extend(proxies.iter().map(ToString::to_string));
         run.tell(notes, &filter);
         phases.end("start the proxy");
         let finish = run
@@ -103,6 +118,8 @@ struct Run<'s> {
     books: Books,
     /// `None` when it is dead, which ends the run.
     proxy: Option<JoinHandle<io::Result<()>>>,
+    /// The processes of this run that are waited for one by one.
+    own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
 }
@@ -128,6 +145,11 @@ impl<'s> Run<'s> {
             verdicts
                 .set_network(*network, ports)
                 .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
+        }
+        for address in policy.own_addresses() {
+            verdicts
+                .set_own(address)
+                .with_context(|| format!("cannot tell the kernel that {address} is here"))?;
         }
         let ledger = Ledger::new(Arc::clone(&policy));
         let (books, emit) =
@@ -160,6 +182,7 @@ impl<'s> Run<'s> {
                 proxy,
                 std::future::pending(),
             ))),
+            own_processes: Vec::new(),
             caveats: Vec::new(),
         })
     }
@@ -167,7 +190,6 @@ impl<'s> Run<'s> {
     /// Say, before anything runs, what is special about this run and what it cannot see.
     fn tell(&mut self, notes: Vec<String>, filter: &Filter) {
         self.caveats.extend(filter.limitation.clone());
-        self.caveats.extend(host::proxies_in_environment());
         for note in notes.iter().chain(&self.caveats) {
             self.books.report.warn(note);
         }

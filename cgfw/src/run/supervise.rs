@@ -40,6 +40,7 @@ impl Run<'_> {
             Ok(child) => child,
             Err(finish) => return finish,
         };
+        self.own_processes = cgroup.guardian().into_iter().chain([child.pid()]).collect();
         let signals = match signals.listen().context("cannot wait for signals") {
             Ok(signals) => signals,
             Err(error) => return Finish::Failed(error),
@@ -102,11 +103,15 @@ impl Run<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // What is always ready comes last, or nothing else ever would be.
                 biased;
-                entered = self.books.next() => entered?,
-                _ = tick.tick() => self.books.enter(None),
-                error = proxy_failure(&mut self.proxy) => return Err(error),
                 value = &mut done => return Ok(value),
+                error = proxy_failure(&mut self.proxy) => return Err(error),
+                _ = tick.tick() => {
+                    self.books.enter(None);
+                    child::reap_orphans(&self.own_processes).context("cannot reap orphans")?;
+                }
+                entered = self.books.next() => entered?,
             }
         }
     }

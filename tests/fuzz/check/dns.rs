@@ -1,4 +1,4 @@
-//! What must hold for every pair of a query and a reply; a panic says that it does not.
+//! Any query with any reply.
 
 use cgfw::dns::replay;
 use cgfw::policy::{Action, Domain, Policy, Rule};
@@ -6,7 +6,7 @@ use hickory_proto::op::{Header, MessageType};
 use hickory_proto::serialize::binary::BinDecodable as _;
 
 /// Judge an input: the length of the query in two octets, the query, the reply.
-pub(crate) fn check(input: &[u8]) {
+pub fn dns(input: &[u8]) {
     let Some((length, messages)) = input.split_at_checked(2) else {
         return;
     };
