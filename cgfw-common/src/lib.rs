@@ -17,6 +17,8 @@ pub const COMM_LEN: usize = 16;
 
 /// Pins: addresses with an exact entry. Beyond this a new name fails closed.
 pub const MAX_ADDRESSES: u32 = 1 << 16;
+/// The host's own addresses, without loopback.
+pub const MAX_OWN: u32 = 1 << 12;
 /// Networks of CIDR rules and private ranges.
 pub const MAX_NETWORKS: u32 = 1 << 17;
 /// Steps of port profiles.
@@ -60,26 +62,74 @@ pub struct Config {
     pub set_retval: u32,
     /// The errno of a refused connect or send, positive.
     pub errno: u32,
-    /// Offsets into `struct task_struct` and `struct mm_struct`, of this kernel.
+    /// Whether loopback leads to listeners inside the cgroup only (`--strict`).
+    pub strict: u32,
+    /// The id of cgfw's own process, above all that it started.
+    pub supervisor: u32,
+    /// Offsets of this kernel.
     pub offsets: Offsets,
+    /// The id of the cgroup: the inode number of its directory.
+    pub cgroup: u64,
 }
 
-/// Byte offsets of structure members, from the kernel's BTF; all 0 where there is no BTF, or where reading kernel memory is forbidden (lockdown).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offsets {
-    /// `pid`, which `tgid` follows.
-    pub task_pid: u32,
-    pub task_real_parent: u32,
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// Byte offsets of structure members, from the kernel's BTF; all 0 where there is no
+        /// BTF, or where reading kernel memory is forbidden (lockdown).
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $name: u32,)+
+        }
+
+        impl Offsets {
+            /// How many there are.
+            pub const COUNT: usize = [$(stringify!($name)),+].len();
+            /// Those of a kernel that does not describe itself.
+            pub const UNKNOWN: Self = Self { $($name: 0,)+ };
+
+            /// In the order of the members.
+            pub const fn to_array(self) -> [u32; Self::COUNT] {
+                [$(self.$name),+]
+            }
+
+            /// The reverse of [`Self::to_array`].
+            pub const fn from_array([$($name),+]: [u32; Self::COUNT]) -> Self {
+                Self { $($name),+ }
+            }
+        }
+    };
+}
+
+offsets! {
+    /// `task_struct.pid`, which `tgid` follows.
+    task_pid,
+    task_real_parent,
     /// The first thread, whose start is that of the process.
-    pub task_group_leader: u32,
-    pub task_start_boottime: u32,
-    pub task_mm: u32,
-    pub task_cred: u32,
-    pub task_comm: u32,
-    pub cred_uid: u32,
-    /// `arg_start`, which `arg_end` follows.
-    pub mm_arg_start: u32,
+    task_group_leader,
+    task_start_boottime,
+    task_mm,
+    task_cred,
+    task_comm,
+    /// The `css_set` of a task.
+    task_cgroups,
+    cred_uid,
+    /// `mm_struct.arg_start`, which `arg_end` follows.
+    mm_arg_start,
+    /// The cgroup of a `css_set` in the unified hierarchy.
+    css_set_cgroup,
+    /// `cgroup.self.parent`: the cgroup above, because `self` is the first member.
+    cgroup_parent,
+    /// The `kernfs_node` of a cgroup.
+    cgroup_kn,
+    /// What bpf_get_current_cgroup_id returns, and the inode number of the directory.
+    kernfs_id,
+    /// The cgroup in which a `sock` was made.
+    sock_cgroup,
+    /// `bpf_sock_addr_kern.uaddr`: the address that a process gave.
+    sock_addr_uaddr,
+    /// `bpf_sock_addr_kern.uaddrlen`, since 6.7, as are hooks on unix sockets; before, 0.
+    sock_addr_uaddrlen,
 }
 
 /// Value of `ADDRESSES` and `NETWORKS`: the verdict on a destination.
@@ -189,7 +239,7 @@ pub struct Deed {
     pub protocol: u16,
 }
 
-/// One act, as the kernel saw it; the only record on the ring.
+/// One act, as the kernel saw it: a record on the ring.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Act {
@@ -201,6 +251,27 @@ pub struct Act {
     /// [`Actor::argv_len`] octets.
     pub argv: [u8; ARGV_LEN],
 }
+
+/// An [`ACT_UNIX`], which has an address of its own kind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixAct {
+    pub act: Act,
+    pub name: UnixName,
+}
+
+/// The address of a unix socket as a process gave it (`struct sockaddr_un`).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixName {
+    /// Abstract names start with a zero octet, path names may end with one; zeroes behind.
+    pub path: [u8; UNIX_PATH_LEN],
+    /// Octets used of `path`.
+    pub length: u32,
+}
+
+/// Octets of `sun_path`, include/uapi/linux/un.h.
+pub const UNIX_PATH_LEN: usize = 108;
 
 /// The process that acted; all zeroes if it is unknown.
 #[repr(C)]
@@ -229,6 +300,12 @@ pub const ACT_CONNECT: u32 = 2;
 pub const ACT_PACKET: u32 = 3;
 /// A socket of a forbidden kind was asked for; `protocol` says which.
 pub const ACT_SOCKET: u32 = 4;
+/// A connect or a packet to a listener on this host that is outside of the cgroup.
+pub const ACT_DELEGATION: u32 = 5;
+/// A connect or a packet to a unix socket, whoever listens; a [`UnixAct`].
+pub const ACT_UNIX: u32 = 6;
+/// The actor was moved out of the cgroup, by whomever.
+pub const ACT_MOVED: u32 = 7;
 
 /// Index into `COUNTERS`: acts that found no room in the ring.
 pub const COUNTER_LOST: u32 = 0;
@@ -237,8 +314,8 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 64 && align_of::<Config>() == 4);
-    assert!(size_of::<Offsets>() == 36);
+    assert!(size_of::<Config>() == 112 && align_of::<Config>() == 8);
+    assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);
     assert!(size_of::<OriginalKey>() == 16);
@@ -248,6 +325,8 @@ const _: () = {
     assert!(size_of::<SeenKey>() == 48 && align_of::<SeenKey>() == 8);
     assert!(size_of::<Actor>() == 64 && align_of::<Actor>() == 8);
     assert!(size_of::<Act>() == 104 + ARGV_LEN && align_of::<Act>() == 8);
+    assert!(size_of::<UnixName>() == 112 && align_of::<UnixName>() == 8);
+    assert!(size_of::<UnixAct>() == size_of::<Act>() + size_of::<UnixName>());
 };
 
 /// Lets aya's map wrappers copy the types octet by octet.

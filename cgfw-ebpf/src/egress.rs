@@ -4,14 +4,16 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::SkBuffContext;
 use cgfw_common::{
-    ACT_PACKET, ACT_QUERY, ALLOW, BLOCK, COUNTER_UNPARSED, Deed, OriginalKey, QueryKey, protocol,
+    ACT_DELEGATION, ACT_PACKET, ACT_QUERY, ALLOW, BLOCK, COUNTER_UNPARSED, Deed, OriginalKey,
+    QueryKey, protocol,
 };
 
 use crate::emit::{count, current_owner, report, was_seen};
 use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
+use crate::peer::packet_is_outside;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT, is_loopback};
+use crate::verdict::{ANY, DNS_PORT, delegation, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -41,9 +43,20 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
         owner = None;
         deed = query(ctx, &packet);
     } else {
-        let action = judge(&packet, on_loopback);
-        // A connect has reported what TCP is allowed, and nobody needs to hear of loopback.
-        if action == ALLOW && (is_tcp || on_loopback) {
+        let (mut kind, mut action) = (ACT_PACKET, judge(&packet, on_loopback));
+        if action == ALLOW && on_loopback {
+            // A connect has reported what TCP is allowed; here it is held to it.
+            let may_be_outside = if is_tcp {
+                config!(strict) != 0 && packet.is_syn(ctx)
+            } else {
+                packet.has_ports()
+            };
+            if !may_be_outside || !packet_is_outside(ctx, &packet) {
+                return PASS;
+            }
+            kind = ACT_DELEGATION;
+            action = delegation();
+        } else if action == ALLOW && is_tcp {
             return PASS;
         }
         owner = Some(if is_tcp {
@@ -51,7 +64,7 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
         } else {
             current_owner()
         });
-        deed = destination.deed(ACT_PACKET, action);
+        deed = destination.deed(kind, action);
     }
     // The one place that reports: the verifier walks it again for every way that leads
     // here, and start-up waits for the verifier.

@@ -1,6 +1,6 @@
 //! Acts on their way to user space: who did it, read at the time of the act.
 
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
@@ -8,9 +8,11 @@ use aya_ebpf::helpers::generated::{
 };
 use cgfw_common::{
     ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey,
+    UnixAct, UnixName,
 };
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};
+use crate::unix::Words;
 use crate::verdict::ANY;
 
 /// Report a deed, unless `owner` did the same before; then count it.
@@ -41,32 +43,70 @@ pub(crate) fn mark_seen(owner: Owner, deed: &Deed) {
     let _ignored = SEEN.insert(SeenKey { owner, deed: *deed }, 0, ANY);
 }
 
-/// Put an act on the ring. A refusal wakes the reader, and so does a ring half full;
-/// everything else waits for the reader's timer, because a wake-up costs more than
-/// the connect that it reports.
+/// Put an act on the ring.
 #[inline(always)]
 pub(crate) fn report(deed: &Deed) {
     let Some(mut slot) = ACTS.reserve::<Act>(0) else {
         count(COUNTER_LOST);
         return;
     };
-    let record: *mut Act = slot.as_mut_ptr();
     // SAFETY: a reserved record of the size and alignment of an `Act`, which is integers
     // that may have any value; nobody else has it until it is submitted.
-    let act = unsafe { &mut *record };
+    let act = unsafe { &mut *slot.as_mut_ptr() };
+    fill_in(act, deed, current_task);
+    slot.submit(urgency(deed));
+}
+
+/// As [`report`], with the address of a unix socket.
+#[inline(always)]
+pub(crate) fn report_unix(deed: &Deed, name: &Words) {
+    let Some(mut slot) = ACTS.reserve::<UnixAct>(0) else {
+        count(COUNTER_LOST);
+        return;
+    };
+    // SAFETY: as above.
+    let record = unsafe { &mut *slot.as_mut_ptr() };
+    fill_in(&mut record.act, deed, current_task);
+    let words: *mut UnixName = &raw mut record.name;
+    // SAFETY: as large and as aligned as a `UnixName` (asserted in cgfw-common).
+    unsafe { *words.cast() = *name };
+    slot.submit(urgency(deed));
+}
+
+/// As [`report`], of what befell `task`, whoever did it.
+#[inline(always)]
+pub(crate) fn report_on(task: u64, deed: &Deed) {
+    let Some(mut slot) = ACTS.reserve::<Act>(0) else {
+        count(COUNTER_LOST);
+        return;
+    };
+    // SAFETY: as above.
+    let act = unsafe { &mut *slot.as_mut_ptr() };
+    fill_in(act, deed, || task);
+    slot.submit(urgency(deed));
+}
+
+#[inline(always)]
+fn fill_in(act: &mut Act, deed: &Deed, task: impl FnOnce() -> u64) {
     act.time = now();
     act.deed = *deed;
     if can_read_tasks() {
-        describe(current_task(), act);
+        describe(task(), act);
     } else {
         act.actor = NOBODY;
     }
+}
+
+/// A refusal wakes the reader, and so does a ring half full; everything else waits for the
+/// reader's timer, because a wake-up costs more than the connect that it reports.
+#[inline(always)]
+fn urgency(deed: &Deed) -> u64 {
     let flags = if is_half_full() {
         BPF_RB_FORCE_WAKEUP
     } else {
         deed.action
     };
-    slot.submit(flags.into());
+    flags.into()
 }
 
 /// The action is the flag, and no branch on it: the verifier would walk everything before
@@ -137,7 +177,7 @@ pub(crate) fn current_owner() -> Owner {
 /// A constant to the verifier, which drops what is behind it where lockdown forbids the
 /// helpers.
 #[inline(always)]
-fn can_read_tasks() -> bool {
+pub(crate) fn can_read_tasks() -> bool {
     config!(offsets.task_pid) != 0
 }
 
@@ -168,7 +208,7 @@ fn copy_argv([start, end]: [u64; 2], space: &mut [u8; ARGV_LEN]) -> u32 {
 /// the helper leaves them. No branch on its result: each would double the paths that
 /// the verifier walks, and start-up waits for it.
 #[inline(always)]
-fn read<T>(base: u64, offset: u32, to: *mut T) {
+pub(crate) fn read<T>(base: u64, offset: u32, to: *mut T) {
     let member = (base + u64::from(offset)) as *const core::ffi::c_void;
     // SAFETY: `to` is valid for writes of a `T`, which is integers; the helper takes any
     // source and fails on a bad one.
@@ -176,10 +216,25 @@ fn read<T>(base: u64, offset: u32, to: *mut T) {
 }
 
 #[inline(always)]
-fn read_word(base: u64, offset: u32) -> u64 {
+pub(crate) fn read_word(base: u64, offset: u32) -> u64 {
     let mut word = 0;
     read(base, offset, &raw mut word);
     word
+}
+
+/// Fill `space` with zeroes, word by word and volatile: for what is longer than a few words
+/// LLVM calls memset, a loop over octets that the verifier walks round by round.
+#[inline(always)]
+pub(crate) fn zeroed<const N: usize>(space: &mut MaybeUninit<[u32; N]>) -> &mut [u32; N] {
+    let first: *mut u32 = space.as_mut_ptr().cast();
+    for i in 0..N {
+        // SAFETY: inside of the array.
+        let word = unsafe { first.add(i) };
+        // SAFETY: valid and aligned.
+        unsafe { core::ptr::write_volatile(word, 0) };
+    }
+    // SAFETY: every word has been written.
+    unsafe { space.assume_init_mut() }
 }
 
 /// Add one to a cell of `COUNTERS`.

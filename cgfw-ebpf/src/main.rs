@@ -2,7 +2,9 @@
 The eBPF programs of cgfw: one object for every kernel from 5.10.
 
 `socket` redirects DNS and refuses at once, `egress` has the last word on every packet,
-`verdict` asks the maps, `emit` tells user space. What a kernel lacks is switched off
+`peer` and `unix` see who
+else on this host is asked, `moved` who is taken away; `verdict` asks the maps, `emit`
+tells user space. What a kernel lacks is switched off
 by `maps::CONFIG`, which the verifier knows as constants.
 */
 #![no_std]
@@ -16,15 +18,19 @@ by `maps::CONFIG`, which the verifier knows as constants.
     reason = "ports are in fields of 32 bits here; a checked conversion is a branch to verify"
 )]
 
+mod cgroup;
 mod egress;
 mod emit;
 mod maps;
+mod moved;
 mod packet;
+mod peer;
 mod socket;
+mod unix;
 mod verdict;
 
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr};
-use aya_ebpf::programs::{SkBuffContext, SockAddrContext, SockContext};
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext};
 
 use crate::socket::Family;
 
@@ -68,6 +74,18 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
     socket::restore(&ctx, Family::V6)
 }
 
+// aya knows no section for unix sockets; the loader goes by the names of these two.
+
+#[cgroup_sock_addr(connect4)]
+fn connect_unix(ctx: SockAddrContext) -> i32 {
+    unix::approach(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg_unix(ctx: SockAddrContext) -> i32 {
+    unix::approach(&ctx)
+}
+
 #[cgroup_sock(sock_create)]
 fn sock_create(ctx: SockContext) -> i32 {
     socket::create(&ctx)
@@ -81,6 +99,11 @@ fn sock_release(ctx: SockContext) -> i32 {
 #[cgroup_skb(egress)]
 fn egress(ctx: SkBuffContext) -> i32 {
     egress::egress(&ctx)
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_attach_task")]
+fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
+    moved::attach_task(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use cgfw_common::{
     Address, COUNTERS as COUNTER_COUNT, Config, Endpoint, Entry, MAX_ADDRESSES, MAX_NETWORKS,
-    MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE, SeenKey,
+    MAX_OWN, MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE, SeenKey,
 };
 
 /// Set by the loader in the object, then frozen: constants to the verifier. The values
@@ -19,17 +19,10 @@ pub(crate) static CONFIG: Config = Config {
     vanish: 0,
     set_retval: 0,
     errno: 0,
-    offsets: Offsets {
-        task_pid: 0,
-        task_real_parent: 0,
-        task_group_leader: 0,
-        task_start_boottime: 0,
-        task_mm: 0,
-        task_cred: 0,
-        task_comm: 0,
-        cred_uid: 0,
-        mm_arg_start: 0,
-    },
+    strict: 0,
+    supervisor: 0,
+    offsets: Offsets::UNKNOWN,
+    cgroup: 0,
 };
 
 /// One field of [`CONFIG`]. Volatile, because the compiler must not fold in the values
@@ -52,6 +45,11 @@ pub(crate) static ADDRESSES: HashMap<Address, Entry> =
 #[map]
 pub(crate) static NETWORKS: LpmTrie<Address, Entry> =
     LpmTrie::with_max_entries(MAX_NETWORKS, BPF_F_NO_PREALLOC);
+
+/// The host's own addresses, without loopback: what listens there may be somebody else.
+#[map]
+pub(crate) static OWN: HashMap<Address, u32> =
+    HashMap::with_max_entries(MAX_OWN, BPF_F_NO_PREALLOC);
 
 /// Verdicts of ports, for entries with a profile.
 #[map]

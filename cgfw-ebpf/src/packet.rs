@@ -80,6 +80,12 @@ impl Packet {
         self.destination.protocol == protocol
     }
 
+    /// Whether the protocol has ports, so that there is a socket to receive it.
+    #[inline(always)]
+    pub(crate) fn has_ports(&self) -> bool {
+        !self.is(protocol::ICMP) && !self.is(protocol::ICMPV6)
+    }
+
     /// Where the transport header starts: options and extensions are not parsed.
     #[inline(always)]
     fn transport(&self) -> usize {

@@ -5,14 +5,16 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use aya_log_ebpf::debug;
 use cgfw_common::{
-    ACT_CONNECT, ACT_PACKET, ACT_SOCKET, ALLOW, Address, BLOCK, Endpoint, OriginalKey, Owner,
-    protocol,
+    ACT_CONNECT, ACT_DELEGATION, ACT_PACKET, ACT_SOCKET, ALLOW, Address, BLOCK, Endpoint,
+    OriginalKey, Owner, protocol,
 };
 
 use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
+use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, LOOPBACK4, is_loopback, is_mapped, mapped, unresolved,
+    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, delegation, is_loopback, is_mapped, is_own,
+    mapped, unresolved,
 };
 
 /// What a program returns: the call goes on.
@@ -126,7 +128,16 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 /// Ask the maps, and do and report what they say.
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
-    let action = destination.action(unresolved(&destination.address));
+    let mut kind = kind;
+    let mut action = destination.action(unresolved(&destination.address));
+    if kind == ACT_CONNECT
+        && action == ALLOW
+        && is_own(&destination.address)
+        && connect_is_outside(ctx, destination)
+    {
+        kind = ACT_DELEGATION;
+        action = delegation();
+    }
     debug!(
         ctx,
         "port {} protocol {} action {}", destination.port, destination.protocol, action
@@ -136,7 +147,7 @@ fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destina
     // sees those of connected sockets too, and everything that vanishes. Loopback is no
     // contact of its own.
     let silent = if action == ALLOW {
-        kind != ACT_CONNECT || is_loopback(&destination.address)
+        kind == ACT_PACKET || kind == ACT_CONNECT && is_loopback(&destination.address)
     } else {
         config!(vanish) != 0 && enforced
     };
@@ -177,7 +188,7 @@ fn refuse(ctx: &SockAddrContext, family: Family, kind: u32) -> i32 {
         unsafe { bpf_set_retval(error) };
         return REFUSE;
     }
-    if kind != ACT_CONNECT {
+    if kind == ACT_PACKET {
         return REFUSE;
     }
     let nobody = loopback_like(&destination(ctx, family).address);
@@ -208,7 +219,7 @@ fn loopback_like(address: &Address) -> Address {
     if is_mapped(address) {
         mapped(LOOPBACK4)
     } else {
-        [0, 0, 0, 1_u32.to_be()]
+        LOOPBACK6
     }
 }
 

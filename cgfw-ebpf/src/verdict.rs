@@ -7,7 +7,7 @@ use cgfw_common::{
     protocol,
 };
 
-use crate::maps::{ADDRESSES, NETWORKS, PORTS, config};
+use crate::maps::{ADDRESSES, NETWORKS, OWN, PORTS, config};
 
 pub(crate) const DNS_PORT: u16 = 53;
 
@@ -101,8 +101,24 @@ pub(crate) fn is_loopback(address: &Address) -> bool {
     }
 }
 
+/// Whether the address is one of this host, so that what listens there is on it, too.
+#[inline(always)]
+pub(crate) fn is_own(address: &Address) -> bool {
+    // SAFETY: the value is not looked at.
+    is_loopback(address) || unsafe { OWN.get(address) }.is_some()
+}
+
+/// [`ALLOW`] or [`BLOCK`]: listeners on this host that are outside of the cgroup.
+#[inline(always)]
+pub(crate) fn delegation() -> u32 {
+    if config!(strict) != 0 { BLOCK } else { ALLOW }
+}
+
 /// 127.0.0.1, as an IPv4 word in network order.
 pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
+
+/// ::1
+pub(crate) const LOOPBACK6: Address = [0, 0, 0, 1_u32.to_be()];
 
 /// The v4-mapped form of an IPv4 word in network order.
 #[inline(always)]

@@ -59,6 +59,8 @@ pub enum Layer {
     Dns,
     Connect,
     Packet,
+    /// Where others do the network for the child.
+    Delegation,
 }
 
 /// Identifies a DNS message on its way from a process of the child to the proxy.
@@ -154,6 +156,31 @@ pub struct Peer {
     pub comm: Vec<u8>,
     /// argv\[0\] first. Empty if it could not be read.
     pub argv: Vec<Vec<u8>>,
+}
+
+/// Who is known beforehand to do the network for those who turn to it, on another host: a
+/// proxy. What names and addresses it contacts cannot be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoBetween {
+    pub sign: Sign,
+    /// Where it is named: `http_proxy`, `ProxyCommand in /etc/ssh/ssh_config`.
+    pub source: String,
+}
+
+/// How a contact with a [`GoBetween`] is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It goes to this host, and this port if there is one.
+    Host { host: Host, port: Option<u16> },
+    /// It is made by a command with these arguments; `None` stands for any one.
+    Command(Vec<Option<Vec<u8>>>),
+}
+
+/// A host as people write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Name(Domain),
+    Address(IpAddr),
 }
 
 /// A process left the cgroup while the run went on: moved by a service manager behind su,

@@ -2,7 +2,8 @@
 cgfw runs a command in a filtered cgroup.
 
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
-world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`report`].
+world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
+[`report`].
 [`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
 */
 
@@ -15,6 +16,7 @@ pub mod event;
 pub mod exit;
 pub mod host;
 pub mod ledger;
+pub mod peers;
 pub mod pins;
 pub mod policy;
 pub mod report;

@@ -416,6 +416,12 @@ fn every_link_leads_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for target in README.split("](").skip(1) {
         let target = target.split(')').next().unwrap();
-        assert!(root.join(target).exists(), "{target} does not exist");
+        let exists = match target.strip_prefix('#') {
+            Some(anchor) => README.lines().any(|line| {
+                line.starts_with('#') && line.trim_start_matches(['#', ' ']).to_lowercase() == anchor
+            }),
+            None => root.join(target).exists(),
+        };
+        assert!(exists, "{target} does not exist");
     }
 }

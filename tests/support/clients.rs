@@ -33,6 +33,9 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
         build("blast", "blast.c", |source, target| {
             command("cc", &["-O1", "-o"], &[target, source])
         }),
+        build("uring", "uring.c", |source, target| {
+            command("cc", &["-O1", "-o"], &[target, source])
+        }),
         build("traffic", "traffic.c", |source, target| {
             command("cc", &["-O1", "-pthread", "-o"], &[target, source])
         }),

@@ -28,7 +28,8 @@ const HTTPS: u16 = 65;
 const TYPE4711: u16 = 4711;
 
 /// What exists. Names that are not here do not exist, but for those below
-/// `load.example`, of which all do, and `moody.example`, which [`Question::moody`] has.
+/// `load.example` and `many.example`, of which all do, and `moody.example`, which
+/// [`Question::moody`] has.
 const ZONE: &str = "
 github.com          A      198.51.100.10
 github.com          AAAA   2001:db8:100::10
@@ -57,9 +58,17 @@ metadata.example    A      169.254.169.254
 slow.example        A      203.0.113.23
 forged.example      A      203.0.113.24
 stuffed.example     A      203.0.113.26
+rebind.example      A      127.0.0.1
+rebind.example      A      0.0.0.0
+rebind.example      A      192.0.2.10
+rebind.example      A      169.254.169.254
 update.example      A      203.0.113.27
 update.example      AAAA   2001:db8:200::27
 ";
+
+/// How many addresses each name below `many.example` has, all its own: nearly
+/// as many as a message can hold whose names are not compressed.
+const MANY: u16 = 2000;
 
 /// An address that only a forged or an unrelated record ever names.
 pub const POISON: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
@@ -250,7 +259,9 @@ impl Question {
                     rtype: TXT,
                     data: text(&"x".repeat(250)),
                 };
-                answer.additional.extend(std::iter::repeat_with(padding).take(30));
+                answer
+                    .additional
+                    .extend(std::iter::repeat_with(padding).take(30));
                 vec![self.encode(self.id, &answer)]
             }
             "truncated" => {
@@ -317,6 +328,11 @@ impl Question {
                 Answer::of(A, [vec![203, 0, 113, 30]])
             }
             _ if name.ends_with(".load.example") => Answer::default(),
+            _ if name.ends_with(".many.example") && self.qtype == A => {
+                let block: u8 = name.trim_end_matches(".many.example").parse().unwrap_or(0);
+                let address = |n: u16| [[44, block], n.to_be_bytes()].concat();
+                Answer::of(A, (0..MANY).map(address))
+            }
             _ => self.look_up(name),
         }
     }

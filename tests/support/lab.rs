@@ -115,6 +115,11 @@ impl Lab {
         &self.client
     }
 
+    /// The other end of the wire.
+    pub fn internet_end(&self) -> &Namespaces {
+        &self.wire
+    }
+
     pub fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
@@ -434,7 +439,7 @@ fn bind(source: &fs::File, target: &str) {
 
 /// Join the two with a veth pair. All of the documentation networks are local to the
 /// internet (RFC 5737, RFC 3849), but for the upper half of 198.51.100.0/24, where
-/// nobody lives.
+/// nobody lives; a gateway for NAT64 (RFC 6052) is the internet itself.
 fn connect(wire: &Namespaces, client: &Namespaces) {
     let client_net = format!("/proc/{}/fd/{}", std::process::id(), client.net.as_raw_fd());
     ip(
@@ -449,7 +454,8 @@ fn connect(wire: &Namespaces, client: &Namespaces) {
              route add local 203.0.113.0/24 dev lo
              route add local 2001:db8:53::/64 dev lo
              route add local 2001:db8:100::/64 dev lo
-             route add local 2001:db8:200::/64 dev lo"
+             route add local 2001:db8:200::/64 dev lo
+             route add local 64:ff9b::/96 dev lo"
         ),
     );
     ip(

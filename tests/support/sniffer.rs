@@ -36,7 +36,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    fn contains(&self, needle: &[u8]) -> bool {
+    pub fn contains(&self, needle: &[u8]) -> bool {
         self.bytes
             .windows(needle.len())
             .any(|bytes| bytes == needle)
@@ -90,7 +90,9 @@ impl Sniffer {
         let mark = format!("end of what was sent {count}");
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            self.marker.send_to(mark.as_bytes(), (ROUTER, DISCARD)).unwrap();
+            self.marker
+                .send_to(mark.as_bytes(), (ROUTER, DISCARD))
+                .unwrap();
             thread::sleep(Duration::from_millis(20));
             let mut packets = self.packets.lock().unwrap().clone();
             if packets
@@ -169,15 +171,15 @@ fn filter(socket: &OwnedFd, to: [Ipv4Addr; 2]) {
 }
 
 fn collect(socket: &OwnedFd, interface: usize, packets: &Mutex<Vec<Packet>>, stop: &AtomicBool) {
-    /// `PACKET_HOST` of packet(7): to us, neither from us nor for somebody else.
-    const TO_US: u8 = 0;
+    /// `PACKET_OUTGOING` of packet(7). Everything else has come: to us, to all, to a group.
+    const FROM_US: u8 = 4;
     let mut buffer = [0; 512];
     while !stop.load(Ordering::Relaxed) {
         match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
             Ok((len, Some(from))) => {
-                let to_us = from.pkttype() == TO_US && from.ifindex() == interface;
+                let has_come = from.pkttype() != FROM_US && from.ifindex() == interface;
                 if let Some(packet) = parse(&buffer[..len.min(buffer.len())])
-                    && to_us
+                    && has_come
                 {
                     packets.lock().unwrap().push(packet);
                 }

@@ -70,7 +70,8 @@ const LAYERS: &[Layer] = &[
     layer("dns", &["event", "pins", "policy"], KERNEL),
     layer("child", &["watch"], KERNEL),
     layer("report", &["event", "ledger", "policy"], KERNEL),
-    layer("host", &[], KERNEL),
+    layer("host", &["event", "policy"], KERNEL),
+    layer("peers", &["event"], KERNEL),
     // What several stages wait with.
     layer("watch", &[], KERNEL),
     // Around them.
@@ -85,8 +86,8 @@ const LAYERS: &[Layer] = &[
 
 /// For the wiring.
 const ALL: &[&str] = &[
-    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "host", "ledger", "pins", "policy",
-    "report", "watch",
+    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "host", "ledger", "peers", "pins",
+    "policy", "report", "watch",
 ];
 
 const fn layer(

@@ -4,7 +4,7 @@ Where the kernel keeps the members that the programs read.
 The layout of `task_struct` differs from kernel to kernel and is described in
 /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst). A full parser takes longer than
 everything else at start together, so this one walks the types once and looks at
-three structures.
+a few structures.
 */
 
 use cgfw_common::Offsets;
@@ -17,12 +17,34 @@ const KIND_UNION: u32 = 5;
 
 /// Find the [`Offsets`] in raw BTF; `None` if it is damaged or lacks one of the members.
 pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
-    let [task, mm, cred] = Btf::parse(raw)?.structs([b"task_struct", b"mm_struct", b"cred"])?;
+    let [
+        task,
+        mm,
+        cred,
+        css_set,
+        css,
+        cgroup,
+        kernfs,
+        sock,
+        sock_addr,
+    ] = Btf::parse(raw)?.structs([
+        b"task_struct",
+        b"mm_struct",
+        b"cred",
+        b"css_set",
+        b"cgroup_subsys_state",
+        b"cgroup",
+        b"kernfs_node",
+        b"sock",
+        b"bpf_sock_addr_kern",
+    ])?;
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
     // The programs read these pairs at once; no kernel has ever parted them.
     let are_pairs =
         task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
-    are_pairs.then_some(Offsets {
+    // A pointer to a cgroup's state is a pointer to the cgroup.
+    let is_first = cgroup.member(b"self")? == 0;
+    (are_pairs && is_first).then_some(Offsets {
         task_pid,
         task_real_parent: task.member(b"real_parent")?,
         task_group_leader: task.member(b"group_leader")?,
@@ -30,8 +52,16 @@ pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
         task_mm: task.member(b"mm")?,
         task_cred: task.member(b"cred")?,
         task_comm: task.member(b"comm")?,
+        task_cgroups: task.member(b"cgroups")?,
         cred_uid: cred.member(b"uid")?,
         mm_arg_start,
+        css_set_cgroup: css_set.member(b"dfl_cgrp")?,
+        cgroup_parent: css.member(b"parent")?,
+        cgroup_kn: cgroup.member(b"kn")?,
+        kernfs_id: kernfs.member(b"id")?,
+        sock_cgroup: sock.member(b"sk_cgrp_data")?,
+        sock_addr_uaddr: sock_addr.member(b"uaddr")?,
+        sock_addr_uaddrlen: sock_addr.member(b"uaddrlen").unwrap_or(0),
     })
 }
 
@@ -192,17 +222,12 @@ mod tests {
             }
         };
         let found = offsets(&raw).unwrap();
-        let all = [
-            found.task_pid,
-            found.task_real_parent,
-            found.task_group_leader,
-            found.task_start_boottime,
-            found.task_mm,
-            found.task_cred,
-            found.task_comm,
-            found.cred_uid,
-            found.mm_arg_start,
-        ];
+        let all = Offsets {
+            // Missing before 6.7, and first in their structures.
+            sock_addr_uaddrlen: 1,
+            ..found
+        };
+        let all = all.to_array();
         assert!(
             all.iter().all(|offset| (1..32768).contains(offset)),
             "{found:?}"

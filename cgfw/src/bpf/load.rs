@@ -11,15 +11,17 @@ ends with the cgroup, so that a killed cgfw leaves its child filtered.
 */
 
 use std::collections::HashMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, anyhow};
 use aya::maps::MapData;
+use aya_obj::generated::bpf_attach_type::{BPF_CGROUP_UNIX_CONNECT, BPF_CGROUP_UNIX_SENDMSG};
 use aya_obj::generated::bpf_prog_type::{
     self, BPF_PROG_TYPE_CGROUP_SKB, BPF_PROG_TYPE_CGROUP_SOCK, BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+    BPF_PROG_TYPE_RAW_TRACEPOINT,
 };
 use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
@@ -44,7 +46,16 @@ pub(super) struct Loaded {
 pub(super) struct LoadedProgram {
     name: String,
     fd: OwnedFd,
-    attach_type: bpf_attach_type,
+    hook: Hook,
+}
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    /// To a cgroup, for as long as that lives.
+    Cgroup(bpf_attach_type),
+    /// To the tracepoint of its name, for as long as this process holds it: it observes.
+    RawTracepoint,
 }
 
 /// Create the maps, verify the programs. `log_level` is aya-log's, 0 for silence.
@@ -91,6 +102,10 @@ pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
     object.sanitize_functions(&Features::new(
         true, true, true, true, true, true, true, None,
     ));
+    // Before 6.7 unix sockets have no hooks.
+    if config.offsets.sock_addr_uaddrlen == 0 {
+        object.programs.retain(|name, _| !name.ends_with("_unix"));
+    }
     let programs = load_programs(&object)?;
     Ok(Loaded { programs, maps })
 }
@@ -118,35 +133,75 @@ fn load_programs(object: &Object) -> anyhow::Result<Vec<LoadedProgram>> {
 }
 
 impl LoadedProgram {
-    /// Attach to a cgroup, beside what others have attached there or above.
-    pub(super) fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
-        self.attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup)
-            .map_err(|error| match error.raw_os_error() {
-                Some(libc::EPERM) => anyhow!(
-                    "cannot attach {}: a program on a cgroup above forbids more below it \
-                     (attached without BPF_F_ALLOW_MULTI); `bpftool cgroup tree` shows which",
-                    self.name
-                ),
-                _ => anyhow!(error).context(format!("cannot attach {}", self.name)),
-            })
+    /// Attach to a cgroup, beside what others have attached there or above; or to the whole
+    /// host, which lasts as long as the descriptor that is returned.
+    pub(super) fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
+        match self.hook {
+            Hook::Cgroup(attach_type) => self
+                .attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup, attach_type)
+                .map(|()| None),
+            Hook::RawTracepoint => self.open_tracepoint().map(Some),
+        }
+        .map_err(|error| match (self.hook, error.raw_os_error()) {
+            (Hook::Cgroup(_), Some(libc::EPERM)) => anyhow!(
+                "cannot attach {}: a program on a cgroup above forbids more below it \
+                 (attached without BPF_F_ALLOW_MULTI); `bpftool cgroup tree` shows which",
+                self.name
+            ),
+            _ => anyhow!(error).context(format!("cannot attach {}", self.name)),
+        })
     }
 
-    /// Undo [`Self::attach`].
+    /// Undo [`Self::attach`] to a cgroup.
     pub(super) fn detach(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
-        self.attachment(bpf_cmd::BPF_PROG_DETACH, cgroup)
+        match self.hook {
+            Hook::Cgroup(attach_type) => {
+                self.attachment(bpf_cmd::BPF_PROG_DETACH, cgroup, attach_type)
+            }
+            Hook::RawTracepoint => Ok(()),
+        }
     }
 
-    fn attachment(&self, command: bpf_cmd, cgroup: BorrowedFd<'_>) -> io::Result<()> {
+    fn attachment(
+        &self,
+        command: bpf_cmd,
+        cgroup: BorrowedFd<'_>,
+        attach_type: bpf_attach_type,
+    ) -> io::Result<()> {
         let mut attr = zeroed_attr();
         attr.__bindgen_anon_5.__bindgen_anon_1.target_fd = raw(cgroup.as_raw_fd());
         attr.__bindgen_anon_5.attach_bpf_fd = raw(self.fd.as_raw_fd());
-        attr.__bindgen_anon_5.attach_type = self.attach_type as u32;
+        attr.__bindgen_anon_5.attach_type = attach_type as u32;
         attr.__bindgen_anon_5.attach_flags = if command == bpf_cmd::BPF_PROG_ATTACH {
             BPF_F_ALLOW_MULTI
         } else {
             0
         };
         bpf(command, &mut attr).map(drop)
+    }
+
+    fn open_tracepoint(&self) -> io::Result<OwnedFd> {
+        let name = CString::new(self.name.as_str()).map_err(io::Error::other)?;
+        let mut attr = zeroed_attr();
+        attr.raw_tracepoint.name = name.as_ptr() as u64;
+        attr.raw_tracepoint.prog_fd = raw(self.fd.as_raw_fd());
+        let fd = bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?;
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel just made this descriptor for us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Its name, which is that of its hook.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it sees unix sockets.
+    pub(super) fn is_on_unix_sockets(&self) -> bool {
+        matches!(
+            self.hook,
+            Hook::Cgroup(BPF_CGROUP_UNIX_CONNECT | BPF_CGROUP_UNIX_SENDMSG)
+        )
     }
 
     /// The id under which `bpftool prog` lists the program.
@@ -162,27 +217,40 @@ impl LoadedProgram {
     }
 }
 
-/// The type of a program and where it is attached, for the kinds that are loaded here.
-fn types(section: &ProgramSection) -> Option<(bpf_prog_type, bpf_attach_type)> {
-    if let ProgramSection::CgroupSkb { attach_type } = section {
-        return Some((BPF_PROG_TYPE_CGROUP_SKB, (*attach_type)?.into()));
+/// What kind a program is and where it is attached, for those that are loaded here.
+fn kind(name: &str, section: &ProgramSection) -> Option<(bpf_prog_type, Hook)> {
+    if let ProgramSection::RawTracePoint = section {
+        return Some((BPF_PROG_TYPE_RAW_TRACEPOINT, Hook::RawTracepoint));
     }
-    if let ProgramSection::CgroupSockAddr { attach_type } = section {
-        return Some((BPF_PROG_TYPE_CGROUP_SOCK_ADDR, (*attach_type).into()));
+    if let ProgramSection::CgroupSkb { attach_type } = section {
+        let hook = Hook::Cgroup((*attach_type)?.into());
+        return Some((BPF_PROG_TYPE_CGROUP_SKB, hook));
     }
     if let ProgramSection::CgroupSock { attach_type } = section {
-        return Some((BPF_PROG_TYPE_CGROUP_SOCK, (*attach_type).into()));
+        let hook = Hook::Cgroup((*attach_type).into());
+        return Some((BPF_PROG_TYPE_CGROUP_SOCK, hook));
     }
-    None
+    let ProgramSection::CgroupSockAddr { attach_type } = section else {
+        return None;
+    };
+    // The sections of these two say something else, because aya has none for them.
+    let attach_type = match name {
+        "connect_unix" => BPF_CGROUP_UNIX_CONNECT,
+        "sendmsg_unix" => BPF_CGROUP_UNIX_SENDMSG,
+        _ => (*attach_type).into(),
+    };
+    Some((BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Cgroup(attach_type)))
 }
 
 fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Result<LoadedProgram> {
-    let (prog_type, attach_type) = types(&program.section)
+    let (prog_type, hook) = kind(name, &program.section)
         .with_context(|| format!("the eBPF program {name} is of a kind that is not loaded here"))?;
     let instructions = &object.functions[&program.function_key()].instructions;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_3.prog_type = prog_type as u32;
-    attr.__bindgen_anon_3.expected_attach_type = attach_type as u32;
+    if let Hook::Cgroup(attach_type) = hook {
+        attr.__bindgen_anon_3.expected_attach_type = attach_type as u32;
+    }
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len())?;
     attr.__bindgen_anon_3.license = program.license.as_ptr() as u64;
@@ -208,7 +276,7 @@ fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Resul
         name: name.to_owned(),
         // SAFETY: the kernel just made this descriptor for us.
         fd: unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd)?) },
-        attach_type,
+        hook,
     })
 }
 

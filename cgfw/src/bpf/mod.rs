@@ -15,7 +15,7 @@ mod verdicts;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
@@ -46,6 +46,10 @@ pub struct Settings {
     pub audit: bool,
     /// Refused packets vanish instead of failing.
     pub vanish: bool,
+    /// Listeners of others on this host are refused.
+    pub strict: bool,
+    /// The id of the cgroup that the programs are going to be attached to.
+    pub cgroup: u64,
     /// Have the programs say what they do.
     pub debug: bool,
 }
@@ -53,6 +57,8 @@ pub struct Settings {
 /// The programs, attached to one cgroup until the cgroup or [`Filter::detach`] ends it.
 pub struct Filter {
     programs: Vec<LoadedProgram>,
+    /// What observes the whole host, as long as it is held.
+    tracepoints: Vec<OwnedFd>,
     /// What this kernel cannot tell, if anything: a sentence for the user.
     pub limitation: Option<String>,
 }
@@ -78,6 +84,7 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
+                    tracepoints: Vec::new(),
                     limitation: limitation(offsets, first_failure),
                 };
                 return Ok((filter, channels));
@@ -91,10 +98,21 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
 
 impl Filter {
     /// Attach every program. From here on, what is in the cgroup is filtered.
-    pub fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
-        self.programs
-            .iter()
-            .try_for_each(|program| program.attach(cgroup))
+    pub fn attach(&mut self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        for program in &self.programs {
+            self.tracepoints.extend(program.attach(cgroup)?);
+        }
+        Ok(())
+    }
+
+    /// The programs by their hooks.
+    pub fn hooks(&self) -> impl Iterator<Item = &str> {
+        self.programs.iter().map(LoadedProgram::name)
+    }
+
+    /// Whether what is asked of unix sockets is seen.
+    pub fn sees_unix_sockets(&self) -> bool {
+        self.programs.iter().any(LoadedProgram::is_on_unix_sockets)
     }
 
     /// Detach every program, after which nothing is filtered.
@@ -135,7 +153,10 @@ fn config(settings: Settings, set_retval: bool, offsets: Option<Offsets>) -> Con
         vanish: settings.vanish.into(),
         set_retval: set_retval.into(),
         errno: libc::ECONNREFUSED.cast_unsigned(),
+        strict: settings.strict.into(),
+        supervisor: std::process::id(),
         offsets: offsets.unwrap_or_default(),
+        cgroup: settings.cgroup,
     }
 }
 
@@ -174,6 +195,7 @@ fn channels(
             addresses: Map::HashMap(take("ADDRESSES")?).try_into()?,
             networks: Map::LpmTrie(take("NETWORKS")?).try_into()?,
             ports: Map::LpmTrie(take("PORTS")?).try_into()?,
+            own: Map::HashMap(take("OWN")?).try_into()?,
             profiles: HashMap::new(),
         },
         acts: Acts {

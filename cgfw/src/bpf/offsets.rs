@@ -66,7 +66,7 @@ fn write_cache(text: &str) -> io::Result<()> {
 }
 
 fn render(boot: &str, offsets: &Offsets) -> String {
-    let numbers = fields(offsets).map(|number| number.to_string());
+    let numbers = offsets.to_array().map(|number| number.to_string());
     format!("{boot} {}\n", numbers.join(" "))
 }
 
@@ -75,60 +75,26 @@ fn parse(text: &str, boot: &str) -> Option<Offsets> {
     if words.next()? != boot {
         return None;
     }
-    let mut next = || words.next()?.parse().ok();
-    let offsets = Offsets {
-        task_pid: next()?,
-        task_real_parent: next()?,
-        task_group_leader: next()?,
-        task_start_boottime: next()?,
-        task_mm: next()?,
-        task_cred: next()?,
-        task_comm: next()?,
-        cred_uid: next()?,
-        mm_arg_start: next()?,
-    };
-    words.next().is_none().then_some(offsets)
-}
-
-/// In the order of [`parse`].
-fn fields(offsets: &Offsets) -> [u32; 9] {
-    [
-        offsets.task_pid,
-        offsets.task_real_parent,
-        offsets.task_group_leader,
-        offsets.task_start_boottime,
-        offsets.task_mm,
-        offsets.task_cred,
-        offsets.task_comm,
-        offsets.cred_uid,
-        offsets.mm_arg_start,
-    ]
+    let numbers: Vec<u32> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+    numbers.try_into().ok().map(Offsets::from_array)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OFFSETS: Offsets = Offsets {
-        task_pid: 1,
-        task_real_parent: 2,
-        task_group_leader: 9,
-        task_start_boottime: 3,
-        task_mm: 4,
-        task_cred: 5,
-        task_comm: 6,
-        cred_uid: 7,
-        mm_arg_start: 8,
-    };
+    fn offsets() -> Offsets {
+        Offsets::from_array(std::array::from_fn(|i| u32::try_from(i).unwrap() + 1))
+    }
 
     #[test]
     fn a_cache_is_read_as_it_was_written() {
-        assert_eq!(parse(&render("boot", &OFFSETS), "boot"), Some(OFFSETS));
+        assert_eq!(parse(&render("boot", &offsets()), "boot"), Some(offsets()));
     }
 
     #[test]
     fn another_boot_or_a_damaged_cache_counts_for_nothing() {
-        let text = render("boot", &OFFSETS);
+        let text = render("boot", &offsets());
         assert_eq!(parse(&text, "later"), None);
         assert_eq!(parse(&text[..text.len() - 3], "boot"), None);
         assert_eq!(parse(&format!("{text} 9"), "boot"), None);

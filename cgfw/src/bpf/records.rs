@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_PACKET, ACT_QUERY, ACT_SOCKET, Act, Address, BLOCK, Deed, SeenKey, protocol,
+    ACT_CONNECT, ACT_DELEGATION, ACT_MOVED, ACT_PACKET, ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act,
+    Address, BLOCK, Deed, SeenKey, UnixAct, UnixName, protocol,
 };
 
-use crate::event::{Contact, Event, Fact, Layer, Process, QueryKey, Repeats, Verdict};
+use crate::event::{
+    Contact, Delegation, Event, Fact, Layer, Moved, Process, QueryKey, Repeats, Service, Verdict,
+};
 use crate::policy::Transport;
 
 /// The event that a record of the ring stands for, of a run that began with the epoch:
@@ -27,14 +30,20 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Decode a record from the ring; `None` if it is not an [`Act`] of a known kind.
+    /// Decode a record from the ring; `None` if it is not an act of a known kind.
     pub(super) fn decode(self, record: &[u8]) -> Option<Event> {
-        if record.len() != size_of::<Act>() {
-            return None;
-        }
-        // SAFETY: as many octets as an `Act` has, which is integers only.
-        let act: Act = unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) };
+        let act: Act = read(record)?;
         let fact = match act.deed.kind {
+            ACT_UNIX => {
+                let UnixAct { name, .. } = read(record)?;
+                Fact::Delegation(Delegation {
+                    process: process(&act),
+                    service: unix_service(&name)?,
+                    peer: None,
+                    verdict: Verdict::Allowed,
+                })
+            }
+            _ if record.len() != size_of::<Act>() => return None,
             ACT_QUERY => Fact::Asked {
                 key: query_key(&act.deed),
                 process: process(&act),
@@ -42,6 +51,20 @@ impl Decoder {
             // A socket that was refused is a contact with nobody.
             ACT_CONNECT | ACT_SOCKET => Fact::Contact(self.contact(&act, Layer::Connect)),
             ACT_PACKET => Fact::Contact(self.contact(&act, Layer::Packet)),
+            ACT_DELEGATION => Fact::Delegation(Delegation {
+                process: process(&act),
+                service: Service::Port {
+                    address: destination(&act.deed),
+                    protocol: wire_protocol(&act.deed),
+                },
+                peer: None,
+                verdict: self.verdict(&act.deed),
+            }),
+            ACT_MOVED => Fact::Moved(Moved {
+                process: process(&act),
+                to: Vec::new(),
+                is_back: false,
+            }),
             _ => return None,
         };
         Some(Event {
@@ -52,8 +75,10 @@ impl Decoder {
 
     /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
     pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
-        // A socket's packets repeat nothing that a person did.
-        if key.owner.tgid == 0 || count < 2 {
+        // A socket's packets repeat nothing that a person did; of the name of a unix socket
+        // only a digest is left.
+        // digest of the name is left.
+        if key.owner.tgid == 0 || count < 2 || key.deed.kind == ACT_UNIX {
             return None;
         }
         Some(Fact::Repeats(Repeats {
@@ -82,6 +107,30 @@ impl Decoder {
             (BLOCK, false) => Verdict::Blocked,
             _ => Verdict::Allowed,
         }
+    }
+}
+
+/// The structure that a record starts with, if it is long enough.
+fn read<T: Record>(record: &[u8]) -> Option<T> {
+    if record.len() < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: as many octets as a `T` has, which is integers only.
+    Some(unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) })
+}
+
+/// What is on the ring: integers, of which any octets are a value.
+trait Record: Copy {}
+impl Record for Act {}
+impl Record for UnixAct {}
+
+/// The address of a unix socket (unix(7)); `None` for one that asks for a name (autobind).
+fn unix_service(name: &UnixName) -> Option<Service> {
+    let length = usize::try_from(name.length).ok()?.min(name.path.len());
+    match &name.path[..length] {
+        [] => None,
+        [0, name @ ..] => Some(Service::Abstract(name.to_vec())),
+        path => Some(Service::Path(until_nul(path).to_vec())),
     }
 }
 

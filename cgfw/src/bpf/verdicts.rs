@@ -20,6 +20,7 @@ pub struct Verdicts {
     pub(super) addresses: aya::maps::HashMap<MapData, Address, Entry>,
     pub(super) networks: LpmTrie<MapData, Address, Entry>,
     pub(super) ports: LpmTrie<MapData, PortKey, u32>,
+    pub(super) own: aya::maps::HashMap<MapData, Address, u32>,
     /// Sets of ports that are in the kernel, by their number. There are as many as
     /// rules with ports have combinations, not as many as addresses.
     pub(super) profiles: HashMap<Ports, u32>,
@@ -32,6 +33,12 @@ impl Verdicts {
         self.addresses
             .insert(octets(address), entry, 0)
             .map_err(io_error)
+    }
+
+    /// Say that an address is the host's own: what listens there may be outside of the
+    /// cgroup. Loopback need not be said.
+    pub fn set_own(&mut self, address: IpAddr) -> io::Result<()> {
+        self.own.insert(octets(address), 1, 0).map_err(io_error)
     }
 
     /// Set the verdict on a network, which holds where no address inside has its own.

@@ -46,6 +46,10 @@ impl Guardian {
         }
     }
 
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Wait until the guardian is gone before its time. Needs a tokio runtime.
     pub(super) async fn gone(&self) -> io::Result<()> {
         let line = watch::readable(self.line.as_fd())?;

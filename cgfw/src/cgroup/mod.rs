@@ -67,6 +67,16 @@ impl Cgroup {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The id by which the kernel knows it: the inode number of its directory
+    /// (fs/kernfs/inode.c).
+    pub fn id(&self) -> io::Result<u64> {
+        self.directory.metadata().map(|metadata| metadata.ino())
+    }
+
     /// The processes inside, also in cgroups that they made below.
     pub fn processes(&self) -> io::Result<Vec<Pid>> {
         processes(&self.path)
@@ -98,6 +108,18 @@ impl Cgroup {
         }
     }
 
+    /// A way to look inside for those who do not own the cgroup.
+    pub fn members(&self) -> Members {
+        Members {
+            path: self.path.clone(),
+        }
+    }
+
+    /// The process that kills what is inside when this one dies, while there is one.
+    pub fn guardian(&self) -> Option<Pid> {
+        self.guardian.as_ref().map(Guardian::pid)
+    }
+
     /// Move every process to the parent cgroup, where nothing of ours is attached.
     pub fn release(&self) -> io::Result<()> {
         let parent = self.path.parent().unwrap_or(&self.path);
@@ -127,6 +149,22 @@ impl Cgroup {
         destroy(&self.path)
             .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))?;
         guardian.map_or(Ok(()), Guardian::close)
+    }
+}
+
+/// The processes of a cgroup, for as long as it is there.
+#[derive(Clone, Debug)]
+pub struct Members {
+    path: PathBuf,
+}
+
+impl Members {
+    /// As [`Cgroup::processes`]; none when the cgroup is gone.
+    pub fn processes(&self) -> io::Result<Vec<Pid>> {
+        match processes(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            result => result,
+        }
     }
 }
 

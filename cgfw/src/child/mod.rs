@@ -8,6 +8,7 @@ This stage knows neither policies nor cgroup paths; it is handed an open directo
 mod inherited;
 mod limits;
 mod masked;
+mod orphans;
 mod rights;
 mod signals;
 mod spawn;
@@ -16,6 +17,7 @@ mod user;
 pub use self::inherited::{ForeignSocket, close_network_sockets, network_sockets};
 pub use self::limits::OpenFiles;
 pub use self::masked::name_service_sockets;
+pub use self::orphans::{adopt_orphans, reap_orphans};
 pub use self::rights::{missing_capabilities, sudo_command};
 pub use self::signals::{Inherited, Listener, Received, Signals};
 pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};

@@ -166,6 +166,10 @@ impl Command<'_> {
 }
 
 impl Child {
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Send a signal, or with `None` only look. Returns whether there was anybody to get it:
     /// a command that has been waited for is gone, and its pid may be somebody else's.
     pub fn send(&self, signal: Option<Signal>) -> io::Result<bool> {

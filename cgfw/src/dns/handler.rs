@@ -17,6 +17,8 @@ use super::Proxy;
 use super::answer::{Answer, Why, address_record, bypasses_pins, explain};
 use super::judge::{Finding, judge};
 use super::synthetic::Synthetic;
+#[cfg(doc)]
+use super::tcp;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};

@@ -10,20 +10,25 @@ can connect to its addresses, provided that the caller records the events of the
 before those of the kernel that are as old.
 */
 
+mod between;
 mod leads;
 mod recent;
 mod totals;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use self::between::GoBetweens;
 use self::leads::{Chain, Lead, Leads};
 use self::recent::Recent;
-pub use self::totals::{Target, Total, Totals};
-use crate::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Repeats, Verdict};
-use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport};
+pub use self::totals::{Delegated, Target, Total, Totals};
+use crate::event::{
+    Contact, Delegation, Event, Fact, GoBetween, Layer, Peer, Process, Query, QueryKey, Repeats,
+    Service, Verdict,
+};
+use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
 /// How long a question waits for the process that asked it. More than the interval at
 /// which the records of the kernel are read.
@@ -53,6 +58,9 @@ pub struct Observation {
     pub reason: Reason,
     /// Whether it is the first of its process, target and verdict.
     pub first: bool,
+    /// Whether it is delegation of which nothing is known to the user yet: not acknowledged,
+    /// and the first of its target and verdict, by whatever process.
+    pub startling: bool,
     /// How many acts it stands for.
     pub count: u64,
     pub act: Act,
@@ -68,6 +76,15 @@ pub enum Act {
         name: Option<Domain>,
         /// Other names that the address belongs to.
         also: Vec<Domain>,
+        /// Where the destination is named as one that does the network for the child, if
+        /// it is: `http_proxy`.
+        via: Option<Arc<str>>,
+    },
+    /// The child turned to a process outside of the cgroup.
+    Delegation {
+        service: Service,
+        /// `None` if it is not known who listens.
+        peer: Option<Peer>,
     },
 }
 
@@ -77,6 +94,7 @@ impl Act {
         match self {
             Self::Query(query) => Some(&query.qname),
             Self::Contact { name, .. } => name.as_ref(),
+            Self::Delegation { .. } => None,
         }
     }
 }
@@ -104,6 +122,10 @@ pub enum Reason {
     Default,
     /// Neither a rule nor a name leads to the address, so `--direct-ip` decides.
     DirectIp,
+    /// What is done for the child elsewhere is not seen.
+    Delegation,
+    /// The same, and a rule says that the user knows.
+    Acknowledged,
 }
 
 /// A process for good: pid and start.
@@ -149,6 +171,11 @@ pub struct Ledger {
     waiting: VecDeque<(SystemTime, Query)>,
     refused: Recent<(Option<ProcessId>, Domain, Verdict), ()>,
     seen: Recent<ContactKey, Seen>,
+    /// With who listens.
+    delegated: Recent<(Option<ProcessId>, Service, Verdict), Option<Peer>>,
+    /// Delegation that the user was told of.
+    told: Recent<(Target, Verdict), ()>,
+    go_betweens: GoBetweens,
     processes: Recent<ProcessId, Arc<Process>>,
     leads: Leads,
     totals: Totals,
@@ -162,10 +189,18 @@ impl Ledger {
             waiting: VecDeque::new(),
             refused: Recent::new(SEEN),
             seen: Recent::new(SEEN),
+            delegated: Recent::new(SEEN),
+            told: Recent::new(SEEN),
+            go_betweens: GoBetweens::new(Vec::new()),
             processes: Recent::new(PROCESSES),
             leads: Leads::default(),
             totals: Totals::default(),
         }
+    }
+
+    /// Say who is known beforehand to do the network for the child.
+    pub fn know_go_betweens(&mut self, known: Vec<GoBetween>) {
+        self.go_betweens = GoBetweens::new(known);
     }
 
     /// Enter an event, and return what is complete by now.
@@ -180,8 +215,11 @@ impl Ledger {
                 self.lead(&Arc::new((name, Vec::new())), &addresses, None);
                 Vec::new()
             }
-            // Nothing emits these yet.
-            Fact::Delegation(_) | Fact::Moved(_) => Vec::new(),
+            Fact::Delegation(delegation) => vec![self.delegation(time, delegation)],
+            Fact::Moved(moved) => {
+                self.totals.add_moved(moved);
+                Vec::new()
+            }
             Fact::Lost(count) => {
                 self.totals.lost += count;
                 Vec::new()
@@ -322,6 +360,7 @@ impl Ledger {
                 (Some(_), Some(_)) => Reason::SearchSuffix,
             },
             first,
+            startling: false,
             count: 1,
             act: Act::Query(query),
         };
@@ -385,7 +424,76 @@ impl Ledger {
         let seen = self.seen.get(&key);
         let process = seen.and_then(|seen| seen.process.clone());
         let layer = seen.map_or(Layer::Packet, |seen| seen.layer);
+        let service = key.destination.into();
+        let delegated = (key.process, service, key.verdict);
+        if let Some(peer) = self.delegated.get(&delegated).cloned() {
+            let (_, service, verdict) = delegated;
+            return self.delegated(time, process, service, peer, verdict, repeats.count);
+        }
         self.reached(time, key, process, layer, false, repeats.count)
+    }
+
+    fn delegation(&mut self, time: SystemTime, delegation: Delegation) -> Observation {
+        let process = delegation.process;
+        let process = (process.pid != 0).then(|| Arc::new(process));
+        let service = canonical(delegation.service);
+        self.delegated(
+            time,
+            process,
+            service,
+            delegation.peer,
+            delegation.verdict,
+            1,
+        )
+    }
+
+    fn delegated(
+        &mut self,
+        time: SystemTime,
+        process: Option<Arc<Process>>,
+        service: Service,
+        peer: Option<Peer>,
+        verdict: Verdict,
+        count: u64,
+    ) -> Observation {
+        let rule = self.acknowledgement(&service).cloned();
+        let key = (process.as_deref().map(id), service.clone(), verdict);
+        let first = self.delegated.insert(key, peer.clone());
+        let target = Target::Service(service.clone());
+        let observation = Observation {
+            time,
+            process,
+            layer: Layer::Delegation,
+            verdict,
+            matched: None,
+            reason: match rule {
+                Some(_) => Reason::Acknowledged,
+                None => Reason::Delegation,
+            },
+            startling: rule.is_none() && self.told.insert((target.clone(), verdict), ()),
+            rule,
+            first,
+            count,
+            act: Act::Delegation { service, peer },
+        };
+        self.totals.add(target, &observation, false);
+        observation
+    }
+
+    fn acknowledgement(&self, service: &Service) -> Option<&Arc<Rule>> {
+        match service {
+            Service::Port { address, protocol } => {
+                let transport = Transport::from_protocol(*protocol);
+                self.policy
+                    .acknowledges_port(address.ip(), transport, address.port())
+            }
+            Service::Path(path) => self
+                .policy
+                .acknowledges_socket(&UnixSocket::Path(path.clone())),
+            Service::Abstract(name) => self
+                .policy
+                .acknowledges_socket(&UnixSocket::Abstract(name.clone())),
+        }
     }
 
     fn reached(
@@ -402,6 +510,20 @@ impl Ledger {
             Verdict::Allowed => self.explain_allowed(key),
             Verdict::Blocked | Verdict::WouldBlock => self.explain_blocked(destination),
         };
+        let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
+        // One on this host is delegation where the kernel finds that it is outside.
+        let via = (key.verdict == Verdict::Allowed && !is_internal)
+            .then(|| self.go_between(process.as_deref(), destination))
+            .flatten();
+        let is_just_for =
+            |rule: &Arc<Rule>| rule.is_just_for(explanation.name.as_ref(), destination.ip);
+        let (layer, reason) = match via {
+            None => (layer, explanation.reason),
+            Some(_) if explanation.rule.as_ref().is_some_and(is_just_for) => {
+                (Layer::Delegation, Reason::Acknowledged)
+            }
+            Some(_) => (Layer::Delegation, Reason::Delegation),
+        };
         let also = self
             .leads_to(destination.ip)
             .rev()
@@ -413,6 +535,12 @@ impl Ledger {
         let unjudged = key.verdict == Verdict::Allowed
             && explanation.reason == Reason::DirectIp
             && self.is_public(destination.ip);
+        let target = match &explanation.name {
+            Some(name) => Target::Name(name.clone()),
+            None => Target::Address(destination),
+        };
+        let startling =
+            reason == Reason::Delegation && self.told.insert((target.clone(), key.verdict), ());
         let observation = Observation {
             time,
             process,
@@ -420,24 +548,39 @@ impl Ledger {
             verdict: key.verdict,
             rule: explanation.rule,
             matched: explanation.matched,
-            reason: explanation.reason,
+            reason,
             first,
+            startling,
             count,
             act: Act::Contact {
                 destination,
                 name: explanation.name,
                 also,
+                via,
             },
         };
-        let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
         if !is_internal {
-            let target = match observation.act.name() {
-                Some(name) => Target::Name(name.clone()),
-                None => Target::Address(destination),
-            };
             self.totals.add(target, &observation, unjudged);
         }
         observation
+    }
+
+    /// Where the destination is named as one that does the network for the child.
+    fn go_between(&self, process: Option<&Process>, to: Destination) -> Option<Arc<str>> {
+        let is_one_of = |name: &Domain, host: &Domain| {
+            name == host
+                || self
+                    .policy
+                    .without_search_suffix(name)
+                    .any(|bare| bare == *host)
+        };
+        let leads_there = |host: &Domain| {
+            self.leads_to(to.ip)
+                .any(|lead| is_one_of(&lead.name.0, host))
+        };
+        self.go_betweens
+            .contacted(process, to, leads_there)
+            .cloned()
     }
 
     /// A name that leads there and that a rule blocks on that port, else one that the
@@ -535,6 +678,26 @@ impl Ledger {
                 self.totals.forgotten += 1;
             }
         }
+    }
+}
+
+impl From<Destination> for Service {
+    fn from(to: Destination) -> Self {
+        Self::Port {
+            address: SocketAddr::new(to.ip, to.port),
+            protocol: to.protocol,
+        }
+    }
+}
+
+/// The service in the one spelling in which it is counted.
+fn canonical(service: Service) -> Service {
+    match service {
+        Service::Port { address, protocol } => {
+            Destination::new(address.ip(), address.port(), protocol).into()
+        }
+        Service::Path(path) => Service::Path(normal_path(&path)),
+        Service::Abstract(name) => Service::Abstract(name),
     }
 }
 

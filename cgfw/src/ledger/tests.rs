@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::event::{Host, Moved, Sign};
 use crate::policy::DirectIp;
 
 const START: Duration = Duration::from_secs(1_000_000);
@@ -126,6 +127,7 @@ fn total<'l>(ledger: &'l Ledger, target: &str) -> &'l Total {
     let is_it = |found: &Target| match found {
         Target::Name(name) => name.to_string() == target,
         Target::Address(to) => SocketAddr::new(to.ip, to.port).to_string() == target,
+        Target::Service(_) => false,
     };
     let mut found = ledger.totals().targets().filter(|(found, _)| is_it(found));
     found.next().expect(target).1
@@ -604,4 +606,324 @@ fn losses_add_up() {
     }
     assert_eq!(ledger.totals().lost(), 42);
     assert!(!ledger.totals().any_blocked());
+}
+
+fn path(path: &str) -> Service {
+    Service::Path(path.into())
+}
+
+fn port(address: &str) -> Service {
+    Service::Port {
+        address: address.parse().unwrap(),
+        protocol: 6,
+    }
+}
+
+fn peer(pid: u32, command: &str) -> Peer {
+    let Process { comm, argv, .. } = process(pid, command);
+    Peer { pid, comm, argv }
+}
+
+fn delegation(process: Process, service: Service, peer: Option<Peer>) -> Fact {
+    Fact::Delegation(Delegation {
+        process,
+        service,
+        peer,
+        verdict: Verdict::Allowed,
+    })
+}
+
+#[track_caller]
+fn service_total(ledger: &Ledger, service: Service) -> &Total {
+    let target = Target::Service(service);
+    let found = ledger
+        .totals()
+        .targets()
+        .find(|(known, _)| **known == target);
+    found
+        .unwrap_or_else(|| panic!("{target:?} is not counted"))
+        .1
+}
+
+#[test]
+fn a_delegation_is_counted_for_its_service_whoever_listens() {
+    let mut ledger = ledger(&[], &[]);
+    let docker = || process(5, "docker pull app");
+    for (service, peer) in [
+        (
+            path("/run/docker.sock"),
+            Some(peer(812, "dockerd -H fd://")),
+        ),
+        (path("/var/run//docker.sock"), None),
+        (
+            path("/run/docker.sock"),
+            Some(peer(900, "dockerd -H fd://")),
+        ),
+        (path("/run/docker.sock"), Some(peer(901, "socat"))),
+    ] {
+        let observation = observe(&mut ledger, delegation(docker(), service, peer));
+        assert_eq!(observation.layer, Layer::Delegation);
+        assert_eq!(observation.reason, Reason::Delegation);
+        assert_eq!(pid(&observation), Some(5));
+    }
+    let total = service_total(&ledger, path("/run/docker.sock"));
+    assert_eq!(
+        (total.contacts, total.lookups, total.unattributed),
+        (4, 0, 0)
+    );
+    let delegated = total.delegated.as_ref().unwrap();
+    assert!(delegated.unacknowledged);
+    let pids: Vec<u32> = delegated.peers.iter().map(|peer| peer.pid).collect();
+    assert_eq!(pids, [812, 901], "one for each command line");
+    assert_eq!(ledger.totals().targets().count(), 1);
+}
+
+#[test]
+fn a_delegation_is_acknowledged_by_its_rule() {
+    let allow = ["/run/docker.sock", "@bus", "127.0.0.1:8080"];
+    let mut ledger = ledger(&[], &allow);
+    assert_eq!(ledger.policy.default_action(), Action::Allow);
+    for (service, rule) in [
+        (path("/run/docker.sock"), Some("/run/docker.sock")),
+        (path("/var/run/docker.sock"), Some("/run/docker.sock")),
+        (Service::Abstract(b"bus".into()), Some("@bus")),
+        (port("127.0.0.1:8080"), Some("127.0.0.1:8080")),
+        (port("0.0.0.0:8080"), Some("127.0.0.1:8080")),
+        (port("[::ffff:127.0.0.1]:8080"), Some("127.0.0.1:8080")),
+        (path("@bus"), None),
+        (port("127.0.0.1:8081"), None),
+        (Service::Abstract(b"run/docker.sock".into()), None),
+    ] {
+        let fact = delegation(process(5, "x"), service.clone(), None);
+        let observation = observe(&mut ledger, fact);
+        let found = observation.rule.as_ref().map(|rule| rule.source.as_str());
+        assert_eq!(found, rule, "{service:?}");
+        let acknowledged = observation.reason == Reason::Acknowledged;
+        assert_eq!(acknowledged, rule.is_some(), "{service:?}");
+        assert_eq!(observation.startling, rule.is_none(), "{service:?}");
+    }
+    let docker = service_total(&ledger, path("/run/docker.sock"));
+    assert_eq!(docker.contacts, 2);
+    assert!(!docker.delegated.as_ref().unwrap().unacknowledged);
+}
+
+#[test]
+fn a_delegation_startles_once_and_is_the_first_of_each_process() {
+    let mut ledger = ledger(&[], &[]);
+    for (pid, service, first, startling) in [
+        (5, path("/run/a"), true, true),
+        (5, path("/run/a"), false, false),
+        (6, path("/run/a"), true, false),
+        (5, path("/run/b"), true, true),
+        (5, port("127.0.0.1:80"), true, true),
+        (0, port("127.0.0.1:80"), true, false),
+    ] {
+        let fact = delegation(process(pid, "x"), service.clone(), None);
+        let observation = observe(&mut ledger, fact);
+        let found = (observation.first, observation.startling);
+        assert_eq!(found, (first, startling), "{pid} {service:?}");
+    }
+}
+
+#[test]
+fn a_delegation_that_was_refused_is_a_blocked_target() {
+    let mut ledger = ledger(&[], &["@bus"]);
+    let fact = Fact::Delegation(Delegation {
+        process: process(5, "x"),
+        service: path("/run/docker.sock"),
+        peer: None,
+        verdict: Verdict::Blocked,
+    });
+    assert_eq!(observe(&mut ledger, fact).verdict, Verdict::Blocked);
+    let total = service_total(&ledger, path("/run/docker.sock"));
+    assert_eq!((total.verdict, total.blocked), (Verdict::Blocked, 1));
+    assert!(ledger.totals().any_blocked());
+}
+
+#[test]
+fn a_repeated_contact_with_a_service_is_delegation_again() {
+    let mut ledger = ledger(&[], &[]);
+    let curl = || process(5, "curl");
+    let fact = contact(curl(), "127.0.0.1:80", Verdict::Allowed);
+    assert_eq!(observe(&mut ledger, fact).layer, Layer::Connect);
+    let fact = delegation(curl(), port("127.0.0.1:80"), Some(peer(9, "nginx")));
+    observe(&mut ledger, fact);
+    let repeats = |pid: u32, to: &str| {
+        Fact::Repeats(Repeats {
+            pid,
+            started: u64::from(pid) * 1000,
+            destination: to.parse().unwrap(),
+            protocol: 6,
+            verdict: Verdict::Allowed,
+            count: 3,
+        })
+    };
+    let again = observe(&mut ledger, repeats(5, "127.0.0.1:80"));
+    assert_eq!((again.layer, again.count), (Layer::Delegation, 3));
+    assert!(!again.first && !again.startling);
+    // Its own listener, and another process.
+    for fact in [repeats(5, "127.0.0.1:81"), repeats(6, "127.0.0.1:80")] {
+        assert_ne!(observe(&mut ledger, fact).layer, Layer::Delegation);
+    }
+    let total = service_total(&ledger, port("127.0.0.1:80"));
+    assert_eq!(total.contacts, 4);
+    assert_eq!(total.delegated.as_ref().unwrap().peers, [peer(9, "nginx")]);
+    assert_eq!(ledger.totals().targets().count(), 1);
+}
+
+fn host(host: Host, port: Option<u16>) -> GoBetween {
+    GoBetween {
+        sign: Sign::Host { host, port },
+        source: "http_proxy".to_owned(),
+    }
+}
+
+#[test]
+fn a_contact_with_a_known_proxy_is_delegation() {
+    let search = vec![domain("corp.example")];
+    let policy = Policy::new(Vec::new(), None, None, search);
+    let address = "192.0.2.9".parse().unwrap();
+    let mut ledger = Ledger::new(Arc::new(policy));
+    ledger.know_go_betweens(vec![
+        host(Host::Name(domain("proxy")), Some(3128)),
+        host(Host::Address(address), None),
+        GoBetween {
+            sign: Sign::Command(vec![Some(b"nc".into()), None, Some(b"22".into())]),
+            source: "ProxyCommand".to_owned(),
+        },
+    ]);
+    resolve(
+        &mut ledger,
+        process(1, "x"),
+        "proxy.corp.example",
+        &["192.0.2.1"],
+    );
+    resolve(
+        &mut ledger,
+        process(1, "x"),
+        "proxy.example",
+        &["192.0.2.2"],
+    );
+    for (command, to, via) in [
+        ("curl", "192.0.2.1:3128", Some("http_proxy")),
+        ("curl", "192.0.2.1:22", None),
+        ("curl", "192.0.2.2:3128", None),
+        ("curl", "192.0.2.9:22", Some("http_proxy")),
+        ("curl", "[::ffff:192.0.2.9]:80", Some("http_proxy")),
+        ("nc host 22", "192.0.2.2:22", Some("ProxyCommand")),
+        ("nc host 23", "192.0.2.2:22", None),
+        ("nc -v host 22", "192.0.2.2:22", None),
+        ("ssh -W a:22 b", "192.0.2.2:22", Some("ssh -W")),
+        ("ssh b", "192.0.2.2:22", None),
+    ] {
+        let fact = contact(process(5, command), to, Verdict::Allowed);
+        let observation = observe(&mut ledger, fact);
+        let Act::Contact { via: found, .. } = &observation.act else {
+            panic!("{observation:?}");
+        };
+        assert_eq!(found.as_deref(), via, "{command} {to}");
+        let is_delegation = observation.layer == Layer::Delegation;
+        assert_eq!(is_delegation, via.is_some(), "{command} {to}");
+    }
+    let delegated = total(&ledger, "proxy.corp.example").delegated.as_ref();
+    assert!(delegated.is_some_and(|delegated| delegated.unacknowledged));
+    assert_eq!(delegated.unwrap().via.as_deref(), Some("http_proxy"));
+}
+
+#[test]
+fn a_proxy_that_is_refused_or_on_this_host_is_no_delegation_by_its_name() {
+    let mut ledger = ledger(&[], &[]);
+    ledger.know_go_betweens(vec![host(Host::Name(domain("localhost")), None)]);
+    let name = domain("localhost");
+    let addresses = vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
+    record(&mut ledger, Fact::Known { name, addresses });
+    for (to, verdict) in [
+        ("127.0.0.1:80", Verdict::Allowed),
+        ("192.0.2.1:80", Verdict::Blocked),
+    ] {
+        let observation = observe(&mut ledger, contact(process(5, "x"), to, verdict));
+        assert_eq!(observation.layer, Layer::Connect, "{to}");
+    }
+}
+
+#[test]
+fn a_proxy_is_acknowledged_by_a_rule_for_just_that_host() {
+    for (allow, acknowledged) in [
+        ("proxy.example:3128", true),
+        ("=proxy.example", true),
+        ("192.0.2.1:3128", true),
+        ("example", false),
+        ("192.0.2.0/24", false),
+    ] {
+        let known = vec![host(Host::Name(domain("proxy.example")), Some(3128))];
+        let mut ledger = ledger(&[], &[allow]);
+        ledger.know_go_betweens(known);
+        resolve(
+            &mut ledger,
+            process(5, "x"),
+            "proxy.example",
+            &["192.0.2.1"],
+        );
+        let fact = contact(process(5, "x"), "192.0.2.1:3128", Verdict::Allowed);
+        let observation = observe(&mut ledger, fact);
+        let expected = if acknowledged {
+            Reason::Acknowledged
+        } else {
+            Reason::Delegation
+        };
+        assert_eq!(observation.reason, expected, "{allow}");
+        assert_eq!(observation.startling, !acknowledged, "{allow}");
+    }
+}
+
+#[test]
+fn who_was_moved_out_is_remembered_with_its_last_fate() {
+    let mut ledger = ledger(&[], &[]);
+    let moved = |pid, is_back| Moved {
+        process: process(pid, "su - deploy"),
+        to: b"/user.slice".to_vec(),
+        is_back,
+    };
+    for (pid, is_back, known) in [
+        (5, false, false),
+        (5, false, true),
+        (5, true, false),
+        (6, true, false),
+    ] {
+        let moved = moved(pid, is_back);
+        assert_eq!(
+            ledger.totals().knows_moved(&moved),
+            known,
+            "{pid} {is_back}"
+        );
+        assert!(record(&mut ledger, Fact::Moved(moved)).is_empty());
+    }
+    let found: Vec<(u32, bool)> = ledger
+        .totals()
+        .moved()
+        .iter()
+        .map(|moved| (moved.process.pid, moved.is_back))
+        .collect();
+    assert_eq!(found, [(5, true), (6, true)]);
+    for pid in 100..200 {
+        record(&mut ledger, Fact::Moved(moved(pid, false)));
+    }
+    let totals = ledger.totals();
+    assert_eq!((totals.moved().len(), totals.more_moved()), (16, 86));
+}
+
+#[test]
+fn no_flood_of_delegation_fills_the_memory() {
+    let mut ledger = ledger(&[], &[]);
+    for n in 0..=(1_u32 << 16) {
+        let service = Service::Abstract(n.to_be_bytes().to_vec());
+        record(&mut ledger, delegation(process(5, "x"), service, None));
+        let listener = Some(peer(n, &format!("listener {n}")));
+        let fact = delegation(process(5, "x"), path("/run/same"), listener);
+        record(&mut ledger, fact);
+    }
+    let total = service_total(&ledger, path("/run/same"));
+    assert_eq!(total.delegated.as_ref().unwrap().peers.len(), 16);
+    assert_eq!(ledger.totals().targets().count(), 1 << 16);
+    assert_eq!(ledger.totals().overflowed(), 2);
 }

@@ -1,16 +1,17 @@
-//! What a run adds up to: a line of the summary for each name, and for each address
-//! that no name led to.
+//! What a run adds up to: a line of the summary for each name, for each address that no
+//! name led to, and for each service of others on this host.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Act, Destination, Observation};
-use crate::event::{Process, Verdict};
+use super::{Act, Destination, Observation, Reason};
+use crate::event::{Moved, Peer, Process, Service, Verdict};
 use crate::policy::{Domain, Rule};
 
 /// Names and addresses that are counted one by one.
 const MAX_TARGETS: usize = 1 << 16;
-/// Different command lines that are remembered of those who needed a target.
+/// Different command lines that are remembered of those who needed a target, or who
+/// were moved out.
 const MAX_COMMANDS: usize = 16;
 /// What all of those and the other names of targets may take, in octets.
 const MAX_DETAILS: usize = 64 << 20;
@@ -25,15 +26,19 @@ pub struct Totals {
     pub(super) forgotten: u64,
     /// Acts on targets beyond [`MAX_TARGETS`].
     uncounted: u64,
+    moved: Vec<Moved>,
+    /// Moves beyond those.
+    more_moved: u64,
     /// Octets of commands and other names so far, at the most [`MAX_DETAILS`].
     details: usize,
 }
 
-/// Who was contacted: a name, or an address that no name led to.
+/// Who was contacted: a name, an address that no name led to, or a process on this host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     Name(Domain),
     Address(Destination),
+    Service(Service),
 }
 
 /// What happened to one target.
@@ -60,6 +65,28 @@ pub struct Total {
     pub more_processes: bool,
     /// Acts of which the process is not known.
     pub unattributed: u64,
+    /// `None` unless the target does the network for the child.
+    pub delegated: Option<Delegated>,
+}
+
+/// How the child had its network done by others.
+#[derive(Clone, Debug, Default)]
+pub struct Delegated {
+    /// Whether it did so without a rule that acknowledges it.
+    pub unacknowledged: bool,
+    /// Who listens there, each command line once; empty if it could not be found out.
+    pub peers: Vec<Peer>,
+    /// Where the target is named as one that does so: `http_proxy`.
+    pub via: Option<Arc<str>>,
+}
+
+impl Delegated {
+    fn add_peer(&mut self, peer: &Peer) {
+        let is_known = |known: &Peer| known.argv == peer.argv && known.comm == peer.comm;
+        if self.peers.len() < MAX_COMMANDS && !self.peers.iter().any(is_known) {
+            self.peers.push(peer.clone());
+        }
+    }
 }
 
 impl Totals {
@@ -84,6 +111,33 @@ impl Totals {
         self.targets
             .values()
             .any(|total| total.verdict == Verdict::Blocked)
+    }
+
+    /// The processes that were moved out, as far as there is room for them.
+    pub fn moved(&self) -> &[Moved] {
+        &self.moved
+    }
+
+    /// How often processes were moved out beyond [`Self::moved`].
+    pub fn more_moved(&self) -> u64 {
+        self.more_moved
+    }
+
+    /// Whether it is known already that this process was moved out, or is back.
+    pub fn knows_moved(&self, moved: &Moved) -> bool {
+        let is_it = |known: &Moved| is_same(known, moved) && known.is_back == moved.is_back;
+        self.moved.iter().any(is_it)
+    }
+
+    /// Of a process that is moved again, the last move counts.
+    pub(super) fn add_moved(&mut self, moved: Moved) {
+        if let Some(known) = self.moved.iter_mut().find(|known| is_same(known, &moved)) {
+            *known = moved;
+        } else if self.moved.len() < MAX_COMMANDS {
+            self.moved.push(moved);
+        } else {
+            self.more_moved += 1;
+        }
     }
 
     pub(super) fn add(&mut self, target: Target, observation: &Observation, unjudged: bool) {
@@ -114,7 +168,14 @@ impl Total {
             processes: Vec::new(),
             more_processes: false,
             unattributed: 0,
+            delegated: None,
         }
+    }
+
+    fn delegate(&mut self, reason: Reason) -> &mut Delegated {
+        let delegated = self.delegated.get_or_insert_default();
+        delegated.unacknowledged |= reason != Reason::Acknowledged;
+        delegated
     }
 
     fn add(&mut self, observation: &Observation, details: &mut usize) {
@@ -126,7 +187,7 @@ impl Total {
         let count = observation.count;
         match &observation.act {
             Act::Query(_) => self.lookups += count,
-            Act::Contact { also, .. } => {
+            Act::Contact { also, via, .. } => {
                 self.contacts += count;
                 for name in also {
                     if self.also.len() < MAX_COMMANDS
@@ -135,6 +196,16 @@ impl Total {
                     {
                         self.also.push(name.clone());
                     }
+                }
+                if via.is_some() {
+                    self.delegate(observation.reason).via.clone_from(via);
+                }
+            }
+            Act::Delegation { peer, .. } => {
+                self.contacts += count;
+                let delegated = self.delegate(observation.reason);
+                if let Some(peer) = peer {
+                    delegated.add_peer(peer);
                 }
             }
         }
@@ -162,6 +233,10 @@ impl Total {
             self.more_processes = true;
         }
     }
+}
+
+fn is_same(one: &Moved, other: &Moved) -> bool {
+    super::id(&one.process) == super::id(&other.process)
 }
 
 fn octets(process: &Process) -> usize {

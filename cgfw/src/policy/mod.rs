@@ -6,11 +6,15 @@ Pure: no I/O, no clock, no logging. A [`Policy`] is built once from rules and as
 address that a name resolved to, and [`Policy::address`] for an address that is
 reached without a name. All answer with a [`Judgement`]: a verdict for every port, and
 the rule that says so.
+
+A listener outside of the cgroup is not judged here but acknowledged, or not:
+[`Policy::acknowledges_socket`], [`Policy::acknowledges_port`].
 */
 
 mod domain;
 mod ports;
 mod rule;
+mod socket;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -22,7 +26,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use self::domain::{Domain, DomainError};
 use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
+use self::rule::LOCALHOST;
 pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
+pub use self::socket::{UnixSocket, normal_path};
 
 /// What a rule, or the default, says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -185,6 +191,7 @@ impl Judgement {
 pub struct Policy {
     names: HashMap<Box<[u8]>, Vec<Arc<Rule>>>,
     networks: Vec<(IpNet, Arc<Rule>)>,
+    sockets: HashMap<UnixSocket, Arc<Rule>>,
     default: Action,
     direct_ip: DirectIp,
     /// Suffixes that the resolver appends to names (`search` in resolv.conf).
@@ -208,13 +215,21 @@ impl Policy {
         });
         let mut names: HashMap<Box<[u8]>, Vec<Arc<Rule>>> = HashMap::new();
         let mut networks = Vec::new();
+        let mut sockets = HashMap::new();
         for rule in rules {
             let rule = Arc::new(rule);
             match &rule.pattern {
                 Pattern::Domain { name, .. } => {
                     names.entry(name.as_wire().into()).or_default().push(rule);
                 }
-                Pattern::Network(net) => networks.push((*net, rule)),
+                Pattern::Network(net) => {
+                    let spellings = [Some(*net), nat64_network(*net)];
+                    let spellings = spellings.into_iter().flatten();
+                    networks.extend(spellings.map(|net| (net, Arc::clone(&rule))));
+                }
+                Pattern::Socket(socket) => {
+                    sockets.insert(socket.clone(), rule);
+                }
             }
         }
         // The order in which they decide: the longest match first, block before allow.
@@ -225,6 +240,7 @@ impl Policy {
         Self {
             names,
             networks,
+            sockets,
             default,
             direct_ip,
             search,
@@ -331,11 +347,37 @@ impl Policy {
         }
     }
 
+    /// The rule that acknowledges that the child turns to this socket of another process.
+    pub fn acknowledges_socket(&self, socket: &UnixSocket) -> Option<&Arc<Rule>> {
+        self.sockets.get(socket)
+    }
+
+    /// The rule that acknowledges that the child turns to this port, where another process
+    /// listens: one that allows just this address, loopback or `localhost`.
+    pub fn acknowledges_port(
+        &self,
+        address: IpAddr,
+        transport: Transport,
+        port: u16,
+    ) -> Option<&Arc<Rule>> {
+        let networks = self.networks.iter().map(|(_, rule)| rule);
+        let localhost = self.names.get(LOCALHOST).into_iter().flatten();
+        networks
+            .chain(localhost)
+            .find(|rule| rule.acknowledges(address.to_canonical(), transport, port))
+    }
+
     /// Whether packets to the address stay on this host: loopback, the unspecified
     /// address (which Linux connects to loopback), the host's own.
     pub fn is_own(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         address.is_loopback() || address.is_unspecified() || self.own.contains(&address)
+    }
+
+    /// The host's own addresses, but for loopback.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let is_more = |address: &IpAddr| !address.is_loopback() && !address.is_unspecified();
+        self.own.iter().copied().filter(is_more)
     }
 
     /// Whether the address is private: [`is_private`], or on a prefix that is on-link.
@@ -412,7 +454,7 @@ impl Policy {
                 Pattern::Domain { name, scope } => {
                     (rule.action == Action::Block && *scope != Scope::Below).then_some(name)
                 }
-                Pattern::Network(_) => None,
+                Pattern::Network(_) | Pattern::Socket(_) => None,
             })
         })
     }
@@ -443,12 +485,16 @@ impl Policy {
     }
 }
 
-/// Block if there is an allow rule that is not merely an exception below a block rule.
+/// Block if there is an allow rule that is neither an exception below a block rule nor
+/// there to acknowledge a delegation.
 fn implied_default(rules: &[Rule]) -> Action {
     let (blocks, allows): (Vec<&Rule>, Vec<&Rule>) =
         rules.iter().partition(|rule| rule.action == Action::Block);
-    let is_exception = |allow: &&Rule| blocks.iter().any(|block| block.has_exception(allow));
-    if allows.iter().all(is_exception) {
+    let is_exception = |allow: &Rule| blocks.iter().any(|block| block.has_exception(allow));
+    if allows
+        .iter()
+        .all(|allow| allow.only_acknowledges() || is_exception(allow))
+    {
         Action::Allow
     } else {
         Action::Block
@@ -481,6 +527,22 @@ fn loopback_networks() -> [IpNet; 4] {
         IpAddr::V6(Ipv6Addr::LOCALHOST).into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED).into(),
     ]
+}
+
+/// The well-known prefix of NAT64 (RFC 6052 section 2.1): under it an IPv6 address has an
+/// IPv4 one in its last 32 bits, and a gateway sends there what it gets.
+const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+const NAT64_BITS: u8 = 96;
+
+/// The same host for those who reach it through NAT64.
+pub fn nat64(address: Ipv4Addr) -> Ipv6Addr {
+    (NAT64.to_bits() | u128::from(address.to_bits())).into()
+}
+
+fn nat64_network(net: IpNet) -> Option<IpNet> {
+    let IpNet::V4(net) = net else { return None };
+    let translated = Ipv6Net::new_assert(nat64(net.addr()), NAT64_BITS + net.prefix_len());
+    Some(translated.into())
 }
 
 /// Whether the address lies in a network that is private everywhere.

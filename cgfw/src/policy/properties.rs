@@ -71,8 +71,23 @@ fn pattern() -> impl Strategy<Value = Pattern> {
     ]
 }
 
+fn socket() -> impl Strategy<Value = Rule> {
+    let name = prop::sample::select(&["a", "b"][..]);
+    (name, any::<bool>()).prop_map(|(name, is_path)| Rule {
+        pattern: Pattern::Socket(if is_path {
+            UnixSocket::Path(format!("/{name}").into())
+        } else {
+            UnixSocket::Abstract(name.into())
+        }),
+        ports: None,
+        transport: None,
+        action: Action::Allow,
+        source: String::new(),
+    })
+}
+
 prop_compose! {
-    fn rule()(
+    fn judging_rule()(
         pattern in pattern(),
         action in action(),
         ports in prop::option::of((port(), port())),
@@ -81,6 +96,10 @@ prop_compose! {
         let ports = ports.map(|(one, other)| one.min(other)..=one.max(other));
         Rule { pattern, ports, transport, action, source: String::new() }
     }
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    prop_oneof![9 => judging_rule(), 1 => socket()]
 }
 
 /// Whether the rule decides this port, in the words of the grammar.
@@ -297,7 +316,15 @@ proptest! {
                     })
                 })
         });
-        let expected = rules.iter().all(|r| r.action == Action::Block || is_exception(r));
+        // Of the networks drawn here, only `::1` and `::` are loopback.
+        let only_acknowledges = |rule: &Rule| match &rule.pattern {
+            Pattern::Domain { .. } | Pattern::Network(IpNet::V4(_)) => false,
+            Pattern::Network(IpNet::V6(net)) => net.prefix_len() == 128 && u128::from(net.addr()) < 2,
+            Pattern::Socket(_) => true,
+        };
+        let expected = rules
+            .iter()
+            .all(|r| r.action == Action::Block || only_acknowledges(r) || is_exception(r));
         let default = Policy::new(rules.clone(), None, None, Vec::new()).default_action();
         prop_assert_eq!(default == Action::Allow, expected);
     }
@@ -364,15 +391,20 @@ proptest! {
 
     #[test]
     fn any_text_is_an_error_or_a_pattern_that_is_parsed_back(
-        text in "\\PC{0,40}|[]\\[*.:/=a0-9\\\\-]{0,30}",
+        text in "\\PC{0,40}|[]\\[*.:/=@a0-9\\\\-]{0,30}",
+        action in action(),
     ) {
-        let parse = |text: &str| Rule::parse(text, Action::Block, String::new());
+        let parse = |text: &str| Rule::parse(text, action, String::new());
         if let Ok(rule) = parse(&text) {
             let again = match &rule.pattern {
                 Pattern::Domain { name, scope: Scope::Subtree } => parse(&name.to_string()),
                 Pattern::Domain { name, scope: Scope::Exact } => parse(&format!("={name}")),
                 Pattern::Domain { name, scope: Scope::Below } => parse(&format!("*.{name}")),
                 Pattern::Network(net) => parse(&net.to_string()),
+                Pattern::Socket(UnixSocket::Path(path)) => parse(str::from_utf8(path).unwrap()),
+                Pattern::Socket(UnixSocket::Abstract(name)) => {
+                    parse(&format!("@{}", str::from_utf8(name).unwrap()))
+                }
             };
             prop_assert_eq!(again.map(|again| again.pattern), Ok(rule.pattern));
         }

@@ -1,12 +1,15 @@
-//! One rule, `PATTERN[:PORT[-PORT]][/tcp|/udp]`, and its parser.
+//! One rule, `PATTERN[:PORT[-PORT]][/tcp|/udp]` or the name of a unix socket, and its parser.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Action, Domain, DomainError, Transport};
+use super::{Action, Domain, DomainError, Transport, UnixSocket, loopback_networks, socket};
+
+/// Always loopback (RFC 6761 section 6.3), on the wire.
+pub(super) const LOCALHOST: &[u8] = b"\x09localhost";
 
 /// A pattern with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +27,13 @@ pub struct Rule {
 /// What a rule applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
-    Domain { name: Domain, scope: Scope },
+    Domain {
+        name: Domain,
+        scope: Scope,
+    },
     Network(IpNet),
+    /// `/run/docker.sock`, `@abstract`: acknowledges that the child turns to this socket.
+    Socket(UnixSocket),
 }
 
 /// How far the pattern of a domain reaches.
@@ -55,6 +63,12 @@ pub enum ParseRuleError {
     Wildcard,
     /// A URL where a pattern was wanted.
     Url,
+    /// A socket in a rule that blocks.
+    BlockedSocket,
+    /// The path of a socket with `..` in it.
+    SocketParent,
+    /// The name of a socket that is longer than any can be, or empty.
+    SocketLength,
 }
 
 impl fmt::Display for ParseRuleError {
@@ -76,6 +90,16 @@ impl fmt::Display for ParseRuleError {
                 f.write_str("`*` stands for whole labels at the start only: *.example.com")
             }
             Self::Url => f.write_str("a URL is not a pattern; write its host: example.com:443"),
+            Self::BlockedSocket => f.write_str(
+                "a socket cannot be blocked by a rule, only its use be acknowledged by --allow; \
+                 --strict refuses all sockets outside of the run",
+            ),
+            Self::SocketParent => f.write_str("write the path of a socket without `..`"),
+            Self::SocketLength => write!(
+                f,
+                "the name of a socket has 1 to {} octets behind the first",
+                socket::MAX_LENGTH - 1
+            ),
         }
     }
 }
@@ -83,9 +107,22 @@ impl fmt::Display for ParseRuleError {
 impl std::error::Error for ParseRuleError {}
 
 impl Rule {
-    /// Parse `PATTERN[:PORT[-PORT]][/tcp|/udp]`; `source` says where it was written.
+    /// Parse `PATTERN[:PORT[-PORT]][/tcp|/udp]`, the absolute path of a unix socket, or
+    /// `@` and the name of an abstract one; `source` says where it was written.
     pub fn parse(text: &str, action: Action, source: String) -> Result<Self, ParseRuleError> {
         let text = text.trim();
+        if let Some(socket) = parse_socket(text)? {
+            if action == Action::Block {
+                return Err(ParseRuleError::BlockedSocket);
+            }
+            return Ok(Self {
+                pattern: Pattern::Socket(socket),
+                ports: None,
+                transport: None,
+                action,
+                source,
+            });
+        }
         if text.contains("://") {
             return Err(ParseRuleError::Url);
         }
@@ -126,6 +163,46 @@ impl Rule {
             _ => true,
         };
         transports_meet && ports_meet && self.pattern.covers(&allow.pattern)
+    }
+
+    /// Whether the rule can have no other meaning than to acknowledge delegations: what it
+    /// allows is allowed by every policy that does not block it by name.
+    pub(super) fn only_acknowledges(&self) -> bool {
+        self.action == Action::Allow
+            && match &self.pattern {
+                Pattern::Domain { .. } => self.pattern.is_localhost(),
+                Pattern::Network(net) => is_loopback(net),
+                Pattern::Socket(_) => true,
+            }
+    }
+
+    /// Whether the rule allows just this address, loopback or localhost, and not a network
+    /// that the host happens to be in. `address` may be unspecified, which is loopback to
+    /// connect(2).
+    pub(super) fn acknowledges(&self, address: IpAddr, transport: Transport, port: u16) -> bool {
+        let meant = match address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
+        };
+        let is_named = match &self.pattern {
+            Pattern::Domain { .. } => self.pattern.is_localhost() && meant.is_loopback(),
+            Pattern::Network(net) => {
+                (net.prefix_len() == net.max_prefix_len() || is_loopback(net))
+                    && (net.contains(&address) || net.contains(&meant))
+            }
+            Pattern::Socket(_) => false,
+        };
+        self.action == Action::Allow && is_named && self.speaks_of(transport, port)
+    }
+
+    /// Whether the rule speaks of just this name or address, and not of more.
+    pub fn is_just_for(&self, name: Option<&Domain>, address: IpAddr) -> bool {
+        match &self.pattern {
+            Pattern::Domain { .. } => name.is_some_and(|name| self.names(name)),
+            Pattern::Network(net) => *net == IpNet::from(address),
+            Pattern::Socket(_) => false,
+        }
     }
 
     /// Whether the rule speaks of just this name, and not by way of one above it.
@@ -169,7 +246,14 @@ impl Pattern {
                 Scope::Exact => name == own,
                 Scope::Below => name != own && name.is_within(own),
             },
-            Self::Network(_) => false,
+            Self::Network(_) | Self::Socket(_) => false,
+        }
+    }
+
+    fn is_localhost(&self) -> bool {
+        match self {
+            Self::Domain { name, .. } => name.as_wire() == LOCALHOST,
+            Self::Network(_) | Self::Socket(_) => false,
         }
     }
 
@@ -192,6 +276,31 @@ impl Pattern {
             (Self::Network(net), Self::Network(inner)) => net.contains(inner),
             _ => false,
         }
+    }
+}
+
+fn is_loopback(net: &IpNet) -> bool {
+    loopback_networks().iter().any(|outer| outer.contains(net))
+}
+
+/// The unix socket that the text names, if it begins as one does.
+fn parse_socket(text: &str) -> Result<Option<UnixSocket>, ParseRuleError> {
+    let (socket, length) = if let Some(name) = text.strip_prefix('@') {
+        (UnixSocket::Abstract(name.into()), name.len())
+    } else if text.starts_with('/') {
+        if text.split('/').any(|part| part == "..") {
+            return Err(ParseRuleError::SocketParent);
+        }
+        let path = socket::normal_path(text.as_bytes());
+        let length = path.len() - 1;
+        (UnixSocket::Path(path), length)
+    } else {
+        return Ok(None);
+    };
+    if (1..socket::MAX_LENGTH).contains(&length) {
+        Ok(Some(socket))
+    } else {
+        Err(ParseRuleError::SocketLength)
     }
 }
 

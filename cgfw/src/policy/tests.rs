@@ -52,6 +52,10 @@ fn check_addresses(policy: &Policy, expected: &[(&str, &str)]) {
     }
 }
 
+fn path(path: &[u8]) -> UnixSocket {
+    UnixSocket::Path(normal_path(path))
+}
+
 fn source(rule: Option<&Arc<Rule>>) -> Option<&str> {
     rule.map(|rule| rule.source.as_str())
 }
@@ -191,10 +195,128 @@ fn the_default_is_block_if_an_allow_rule_is_more_than_an_exception() {
         (&["github.com:22-80"], &["api.github.com:80"], Action::Allow),
         (&["github.com:22"], &["api.github.com:443"], Action::Block),
         (&["github.com/udp"], &["api.github.com/tcp"], Action::Block),
+        // What is allowed anyway can only be acknowledged.
+        (&[], &["/run/docker.sock", "@name"], Action::Allow),
+        (&[], &["127.0.0.1:8080", "[::1]:8080/tcp"], Action::Allow),
+        (&[], &["127.0.0.0/8", "::", "0.0.0.0"], Action::Allow),
+        (&[], &["localhost:8080"], Action::Allow),
+        (&[], &["my.localhost"], Action::Block),
+        (&[], &["126.0.0.0/7"], Action::Block),
+        (&[], &["192.0.2.1:8080"], Action::Block),
+        (&["github.com"], &["/run/docker.sock"], Action::Allow),
+        (&[], &["/run/docker.sock", "github.com"], Action::Block),
     ] {
         let found = policy(block, allow).default_action();
         assert_eq!(found, expected, "block {block:?}, allow {allow:?}");
     }
+}
+
+#[test]
+fn a_socket_is_acknowledged_in_every_spelling_of_its_path_and_no_other() {
+    let policy = policy(&[], &["/var/run//docker.sock", "/srv/./a b.sock/", "@name"]);
+    for (socket, rule) in [
+        (path(b"/run/docker.sock"), Some("/var/run//docker.sock")),
+        (
+            path(b"//var/./run/docker.sock"),
+            Some("/var/run//docker.sock"),
+        ),
+        (path(b"/srv/a b.sock"), Some("/srv/./a b.sock/")),
+        (UnixSocket::Abstract(b"name".to_vec()), Some("@name")),
+        (UnixSocket::Abstract(b"name\0".to_vec()), None),
+        (path(b"name"), None),
+        (path(b"run/docker.sock"), None),
+        (path(b"/run/docker.sock2"), None),
+        (path(b"/run/docker.sock/x"), None),
+        (path(b"/run"), None),
+        (path(b"/srv/var/run/docker.sock"), None),
+        (path(b"/srv/../run/docker.sock"), None),
+        (path(b"/RUN/docker.sock"), None),
+    ] {
+        let found = source(policy.acknowledges_socket(&socket));
+        let rule = rule.map(|rule| format!("--allow {rule}"));
+        assert_eq!(found, rule.as_deref(), "{socket:?}");
+    }
+}
+
+#[test]
+fn a_port_is_acknowledged_by_a_rule_for_just_that_address() {
+    for (allow, address, transport, port, acknowledged) in [
+        ("127.0.0.1:8080", "127.0.0.1", Transport::Tcp, 8080, true),
+        ("127.0.0.1:8080", "127.0.0.1", Transport::Udp, 8080, true),
+        (
+            "127.0.0.1:8080/tcp",
+            "127.0.0.1",
+            Transport::Udp,
+            8080,
+            false,
+        ),
+        ("127.0.0.1:8080", "127.0.0.1", Transport::Tcp, 8081, false),
+        ("127.0.0.1:8080", "127.0.0.2", Transport::Tcp, 8080, false),
+        ("127.0.0.1:8080", "::1", Transport::Tcp, 8080, false),
+        (
+            "127.0.0.1:8080",
+            "::ffff:127.0.0.1",
+            Transport::Tcp,
+            8080,
+            true,
+        ),
+        // connect(2) takes the unspecified address for loopback.
+        ("127.0.0.1:8080", "0.0.0.0", Transport::Tcp, 8080, true),
+        ("0.0.0.0:8080", "0.0.0.0", Transport::Tcp, 8080, true),
+        ("[::1]:8080", "::", Transport::Tcp, 8080, true),
+        ("127.0.0.1", "127.0.0.1", Transport::Tcp, 8080, true),
+        ("127.0.0.0/8:8080", "127.0.0.9", Transport::Tcp, 8080, true),
+        ("localhost:8080", "127.0.0.1", Transport::Tcp, 8080, true),
+        ("localhost:8080", "::", Transport::Tcp, 8080, true),
+        ("localhost:8080", "192.0.2.1", Transport::Tcp, 8080, false),
+        ("192.0.2.1:8080", "192.0.2.1", Transport::Tcp, 8080, true),
+        // Whoever allows a network does not think of what listens on this host.
+        (
+            "192.0.2.0/24:8080",
+            "192.0.2.1",
+            Transport::Tcp,
+            8080,
+            false,
+        ),
+        ("0.0.0.0/0", "127.0.0.1", Transport::Tcp, 8080, false),
+        ("/run/docker.sock", "127.0.0.1", Transport::Tcp, 8080, false),
+    ] {
+        let policy = policy(&[], &[allow]);
+        let found = policy.acknowledges_port(ip(address), transport, port);
+        let expected = acknowledged.then(|| format!("--allow {allow}"));
+        assert_eq!(
+            source(found),
+            expected.as_deref(),
+            "{allow} {address} {port}"
+        );
+    }
+    let blocking = policy(&["127.0.0.1:8080"], &[]);
+    let found = blocking.acknowledges_port(ip("127.0.0.1"), Transport::Tcp, 8080);
+    assert_eq!(found, None);
+}
+
+#[test]
+fn a_socket_is_not_blocked_by_a_rule_and_has_a_name() {
+    let long = format!("/{}", "a".repeat(108));
+    for (text, action, error) in [
+        (
+            "/run/docker.sock",
+            Action::Block,
+            ParseRuleError::BlockedSocket,
+        ),
+        ("@name", Action::Block, ParseRuleError::BlockedSocket),
+        ("/run/../x", Action::Allow, ParseRuleError::SocketParent),
+        ("/", Action::Allow, ParseRuleError::SocketLength),
+        ("//.//", Action::Allow, ParseRuleError::SocketLength),
+        ("@", Action::Allow, ParseRuleError::SocketLength),
+        (&long, Action::Allow, ParseRuleError::SocketLength),
+    ] {
+        let found = Rule::parse(text, action, String::new());
+        assert_eq!(found, Err(error), "{text}");
+    }
+    assert!(Rule::parse(&long[..108], Action::Allow, String::new()).is_ok());
+    let refusal = ParseRuleError::BlockedSocket.to_string();
+    assert!(refusal.contains("--strict"), "{refusal}");
 }
 
 #[test]
@@ -554,7 +676,11 @@ fn networks_and_blocked_names_are_listed_once() {
         .map(|(net, _)| net.to_string())
         .collect();
     networks.sort();
-    assert_eq!(networks, ["10.0.0.0/8", "11.0.0.0/8"]);
+    let nat64 = ["64:ff9b::a00:0/104", "64:ff9b::b00:0/104"];
+    assert_eq!(
+        networks,
+        [&["10.0.0.0/8", "11.0.0.0/8"], &nat64[..]].concat()
+    );
     let names: Vec<&Domain> = policy.blocked_names().collect();
     assert_eq!(names, [&domain("github.com")]);
 }
@@ -819,6 +945,8 @@ fn the_longest_network_has_its_verdict_whatever_its_base_address() {
         [
             ("10.0.0.0/8".to_owned(), Some(Action::Allow)),
             ("10.0.0.0/16".to_owned(), Some(Action::Block)),
+            ("64:ff9b::a00:0/104".to_owned(), Some(Action::Allow)),
+            ("64:ff9b::a00:0/112".to_owned(), Some(Action::Block)),
         ]
     );
 }
@@ -864,4 +992,27 @@ fn a_rule_for_one_port_of_everything_opens_nothing_else() {
         assert_eq!(at("0.0.0.0/0", 22), Action::Block, "{allow}");
         assert_eq!(at("127.0.0.0/8", 22), Action::Allow, "{allow}");
     }
+}
+
+#[test]
+fn a_rule_on_a_v4_network_holds_behind_nat64_too() {
+    let policy = policy(&["192.0.2.0/24"], &["192.0.2.7"]);
+    let verdict = |address| {
+        let judgement = policy.address(ip(address))?;
+        Some(judgement.decision().action)
+    };
+    for (address, expected) in [
+        ("192.0.2.1", Some(Action::Block)),
+        ("64:ff9b::192.0.2.1", Some(Action::Block)),
+        ("64:ff9b::192.0.2.7", Some(Action::Allow)),
+        ("64:ff9b::192.0.3.1", None),
+        // Not the well-known prefix, and not an embedding at all.
+        ("64:ff9b:1::192.0.2.1", None),
+        ("::192.0.2.1", None),
+        ("2002:c000:201::1", None),
+    ] {
+        assert_eq!(verdict(address), expected, "{address}");
+    }
+    let translated = nat64(Ipv4Addr::new(192, 0, 2, 33));
+    assert_eq!(ip("64:ff9b::c000:221"), translated, "RFC 6052 section 2.4");
 }

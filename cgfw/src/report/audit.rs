@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::escape::is_visible;
-use super::{End, Start, proto};
-use crate::event::{Layer, Outcome, Process, Verdict};
+use super::{End, Start, abstract_name, proto};
+use crate::event::{Layer, Moved, Outcome, Peer, Process, Service, Verdict};
 use crate::ledger::{Act, Observation, Reason, Totals};
 use crate::policy::{Action, DirectIp, Domain};
 
@@ -46,6 +46,15 @@ struct RunStart<'l> {
     argv: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cwd: Option<String>,
+    kernel: &'l str,
+    cgroup: String,
+    hooks: &'l [String],
+    sees_sockets: bool,
+    sees_processes: bool,
+    /// What `--strict` has put in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<&'l [String]>,
+    can_be_left: bool,
 }
 
 #[derive(Serialize)]
@@ -57,9 +66,7 @@ struct Entry<'l> {
     #[serde(skip_serializing_if = "Option::is_none")]
     qname: Option<String>,
     #[serde(flatten)]
-    dns: Option<Dns<'l>>,
-    #[serde(flatten)]
-    contact: Option<Contact>,
+    act: Details<'l>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'l str>,
     reason: &'static str,
@@ -68,6 +75,19 @@ struct Entry<'l> {
     #[serde(flatten)]
     process: Option<Actor>,
     count: u64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Details<'l> {
+    Dns(Dns<'l>),
+    Contact(Contact<'l>),
+    Delegation {
+        #[serde(flatten)]
+        to: To,
+        #[serde(flatten)]
+        peer: Option<Listener>,
+    },
 }
 
 #[derive(Serialize)]
@@ -84,13 +104,39 @@ struct Dns<'l> {
 }
 
 #[derive(Serialize)]
-struct Contact {
-    dst_ip: IpAddr,
-    dst_port: u16,
-    proto: String,
+struct Contact<'l> {
+    #[serde(flatten)]
+    to: Address,
     /// Other names of the address.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     also: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'l str>,
+}
+
+#[derive(Serialize)]
+struct Address {
+    dst_ip: IpAddr,
+    dst_port: u16,
+    proto: String,
+}
+
+/// Where somebody else listens.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum To {
+    Port(Address),
+    Socket { socket: String },
+}
+
+#[derive(Serialize)]
+struct Listener {
+    #[serde(rename = "peer_pid")]
+    pid: u32,
+    #[serde(rename = "peer_comm")]
+    comm: String,
+    #[serde(rename = "peer_argv")]
+    argv: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +148,17 @@ struct Actor {
     argv: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     argv_truncated: bool,
+}
+
+#[derive(Serialize)]
+struct Move<'l> {
+    #[serde(flatten)]
+    head: Head<'l>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<String>,
+    is_back: bool,
+    #[serde(flatten)]
+    process: Actor,
 }
 
 #[derive(Serialize)]
@@ -130,6 +187,7 @@ struct RunEnd<'l> {
 
 /// The first line of a run.
 pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
+    let protection = start.protection;
     encode(&RunStart {
         head: head(start.time, run, "run_start"),
         version: env!("CARGO_PKG_VERSION"),
@@ -147,6 +205,13 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
         uid: start.uid,
         argv: strings(start.command),
         cwd: start.cwd.map(|cwd| cwd.to_string_lossy().into_owned()),
+        kernel: &protection.kernel,
+        cgroup: protection.cgroup.to_string_lossy().into_owned(),
+        hooks: &protection.hooks,
+        sees_sockets: protection.sees_sockets,
+        sees_processes: protection.sees_processes,
+        strict: protection.strict.as_deref(),
+        can_be_left: protection.can_be_left(),
     })
 }
 
@@ -156,30 +221,7 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
         Layer::Dns => "dns",
         Layer::Connect => "connect",
         Layer::Packet => "packet",
-    };
-    let (dns, contact) = match &observation.act {
-        Act::Query(query) => {
-            let dns = Dns {
-                qtype: &query.qtype,
-                cname_chain: names(&query.cname_chain),
-                rcode: &query.rcode,
-                answers: &query.answers,
-                upstream: query.upstream.map(|server| server.to_string()),
-                latency_us: microseconds(query.latency),
-            };
-            (Some(dns), None)
-        }
-        Act::Contact {
-            destination, also, ..
-        } => {
-            let contact = Contact {
-                dst_ip: destination.ip,
-                dst_port: destination.port,
-                proto: proto(destination.protocol),
-                also: names(also),
-            };
-            (None, Some(contact))
-        }
+        Layer::Delegation => "delegation",
     };
     encode(&Entry {
         head: head(observation.time, run, layer),
@@ -190,8 +232,7 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
         },
         layer,
         qname: observation.act.name().map(ToString::to_string),
-        dns,
-        contact,
+        act: details(&observation.act),
         rule: observation.rule.as_ref().map(|rule| rule.source.as_str()),
         reason: match observation.reason {
             Reason::Rule => "rule",
@@ -199,10 +240,68 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
             Reason::SearchSuffix => "search_suffix",
             Reason::Default => "default",
             Reason::DirectIp => "direct_ip",
+            Reason::Delegation => "delegation",
+            Reason::Acknowledged => "acknowledged",
         },
         matched: observation.matched.as_ref().map(ToString::to_string),
         process: observation.process.as_deref().map(actor),
         count: observation.count,
+    })
+}
+
+fn details(act: &Act) -> Details<'_> {
+    match act {
+        Act::Query(query) => Details::Dns(Dns {
+            qtype: &query.qtype,
+            cname_chain: names(&query.cname_chain),
+            rcode: &query.rcode,
+            answers: &query.answers,
+            upstream: query.upstream.map(|server| server.to_string()),
+            latency_us: microseconds(query.latency),
+        }),
+        Act::Contact {
+            destination,
+            also,
+            via,
+            ..
+        } => Details::Contact(Contact {
+            to: Address {
+                dst_ip: destination.ip,
+                dst_port: destination.port,
+                proto: proto(destination.protocol),
+            },
+            also: names(also),
+            via: via.as_deref(),
+        }),
+        Act::Delegation { service, peer } => {
+            let to = match service {
+                Service::Port { address, protocol } => To::Port(Address {
+                    dst_ip: address.ip(),
+                    dst_port: address.port(),
+                    proto: proto(*protocol),
+                }),
+                Service::Path(path) => To::Socket {
+                    socket: lossy(path),
+                },
+                Service::Abstract(name) => To::Socket {
+                    socket: lossy(&abstract_name(name)),
+                },
+            };
+            Details::Delegation {
+                to,
+                peer: peer.as_ref().map(listener),
+            }
+        }
+    }
+}
+
+/// The line of a process that was moved out of the cgroup.
+pub(super) fn moved(run: &str, time: SystemTime, moved: &Moved) -> Vec<u8> {
+    encode(&Move {
+        head: head(time, run, "moved"),
+        cgroup: (!moved.to.is_empty()).then(|| lossy(&moved.to)),
+        is_back: moved.is_back,
+        process: actor(&moved.process),
     })
 }
 
@@ -249,21 +348,31 @@ fn head<'l>(time: SystemTime, run: &'l str, event: &'static str) -> Head<'l> {
     }
 }
 
+fn listener(peer: &Peer) -> Listener {
+    Listener {
+        pid: peer.pid,
+        comm: lossy(&peer.comm),
+        argv: strings(&peer.argv),
+    }
+}
+
 fn actor(process: &Process) -> Actor {
     Actor {
         pid: process.pid,
         ppid: process.ppid,
         uid: process.uid,
-        comm: String::from_utf8_lossy(&process.comm).into_owned(),
+        comm: lossy(&process.comm),
         argv: strings(&process.argv),
         argv_truncated: process.truncated,
     }
 }
 
 fn strings(argv: &[Vec<u8>]) -> Vec<String> {
-    argv.iter()
-        .map(|arg| String::from_utf8_lossy(arg).into_owned())
-        .collect()
+    argv.iter().map(|arg| lossy(arg)).collect()
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
 }
 
 fn names(names: &[Domain]) -> Vec<String> {

@@ -7,7 +7,9 @@ once, and counted in the summary.
 
 mod audit;
 mod escape;
+mod line;
 mod outlet;
+mod protection;
 mod text;
 
 use std::io::{self, Write};
@@ -15,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
-use crate::event::{Outcome, Verdict};
+pub use self::protection::{Privileges, Protection};
+use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};
 
@@ -54,6 +57,7 @@ pub struct Start<'r> {
     pub uid: u32,
     pub command: &'r [Vec<u8>],
     pub cwd: Option<&'r Path>,
+    pub protection: &'r Protection,
 }
 
 /// What is known when a run has ended.
@@ -149,20 +153,32 @@ impl Report {
         })
     }
 
-    /// The run starts: the first line of the audit log.
+    /// The run starts: the first line of the audit log, and what is enforced.
     pub fn start(&mut self, start: &Start<'_>) {
         self.audit(|run| audit::run_start(run, start));
+        if self.verbosity >= Verbosity::Verbose {
+            self.say(&start.protection.to_string());
+        }
     }
 
     /// Tell of an observation, if it is news and wanted.
     pub fn observe(&mut self, observation: &Observation) {
         self.audit(|run| audit::entry(run, observation));
         let from = match observation.verdict {
-            Verdict::Allowed => Verbosity::Verbose,
-            Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
+            Verdict::Allowed if !observation.startling => Verbosity::Verbose,
+            Verdict::Allowed | Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
         };
         if observation.first && self.verbosity >= from {
-            let line = text::line(observation, self.default, self.style);
+            let line = line::of(observation, self.default, self.style);
+            self.stderr.write(line.into_bytes());
+        }
+    }
+
+    /// A process was moved out of the cgroup; `first` if that is news.
+    pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
+        self.audit(|run| audit::moved(run, time, moved));
+        if first && self.verbosity >= Verbosity::Normal {
+            let line = line::moved(moved, self.style);
             self.stderr.write(line.into_bytes());
         }
     }
@@ -240,6 +256,11 @@ impl Report {
         let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
+}
+
+/// An abstract name as rules, ss(8) and /proc/net/unix have it.
+fn abstract_name(name: &[u8]) -> Vec<u8> {
+    [b"@", name].concat()
 }
 
 /// The name of an IANA protocol number, or the number.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::outlet::tests::Shared;
 use super::*;
-use crate::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey};
+use crate::event::{
+    Contact, Delegation, Event, Fact, GoBetween, Host, Layer, Moved, Peer, Process, Query,
+    QueryKey, Service, Sign,
+};
 use crate::ledger::Ledger;
 use crate::policy::{Domain, Rule, Transport};
 
@@ -39,6 +42,26 @@ fn process(pid: u32, command: &str) -> Process {
         comm: b"comm".to_vec(),
         argv: words(command),
         truncated: false,
+    }
+}
+
+fn listener(pid: u32, command: &str) -> Peer {
+    let argv = words(command);
+    Peer {
+        pid,
+        comm: argv[0].clone(),
+        argv,
+    }
+}
+
+fn path(path: &str) -> Service {
+    Service::Path(path.into())
+}
+
+fn port(address: &str) -> Service {
+    Service::Port {
+        address: address.parse().unwrap(),
+        protocol: 6,
     }
 }
 
@@ -145,6 +168,16 @@ impl Run {
             layer,
             destination: to.parse().unwrap(),
             protocol,
+            verdict,
+        }));
+    }
+
+    fn delegate(&mut self, process: Process, service: Service, peer: Option<(u32, &str)>) {
+        let verdict = self.verdict(false);
+        self.record(Fact::Delegation(Delegation {
+            process,
+            service,
+            peer: peer.map(|(pid, command)| listener(pid, command)),
             verdict,
         }));
     }
@@ -533,6 +566,7 @@ fn rows_fit_the_terminal_and_are_coloured_there_only() {
     assert!(!audit_log.contains('\x1b'));
 }
 
+#[expect(clippy::too_many_lines, reason = "one golden text")]
 #[test]
 fn the_audit_log_has_the_fields_of_the_design() {
     let rules = [("--block", "github.com:22"), ("--block", "cdn.example")];
@@ -547,6 +581,15 @@ fn the_audit_log_has_the_fields_of_the_design() {
         uid: 1000,
         command: &words("./deploy.sh --fast"),
         cwd: Some(Path::new("/srv")),
+        protection: &Protection {
+            kernel: "6.18.44".to_owned(),
+            cgroup: "/cg".into(),
+            hooks: vec!["connect4".to_owned()],
+            sees_sockets: true,
+            sees_processes: false,
+            strict: None,
+            privileges: Privileges::Root,
+        },
     });
     run.look_up(
         Some(process(5, "git fetch")),
@@ -562,6 +605,9 @@ fn the_audit_log_has_the_fields_of_the_design() {
         6,
         true,
     );
+    let git = || process(5, "git fetch");
+    run.delegate(git(), path("/run/a"), Some((9, "agent -D")));
+    run.delegate(git(), port("[::1]:80"), None);
     run.report.lost(at(1), 3);
     let (_, audit_log, _) = run.end(|end| {
         end.outcome = Outcome::Killed(15);
@@ -571,13 +617,19 @@ fn the_audit_log_has_the_fields_of_the_design() {
     let process = r#""pid":5,"ppid":1,"uid":1000,"comm":"comm","argv":["git","fetch"]"#;
     let expected = [
         format!(
-            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv"}}"#
+            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv","kernel":"6.18.44","cgroup":"/cg","hooks":["connect4"],"sees_sockets":true,"sees_processes":false,"can_be_left":true}}"#
         ),
         format!(
             r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"allowed","layer":"dns","qname":"github.com","qtype":"A","cname_chain":["lb.example"],"rcode":"NOERROR","answers":["192.0.2.1"],"upstream":"192.0.2.53:53","latency_us":1234,"reason":"default",{process},"count":1}}"#
         ),
         format!(
             r#"{head}1.123456789Z","run":"r1","event":"connect","verdict":"blocked","layer":"connect","qname":"github.com","dst_ip":"192.0.2.1","dst_port":22,"proto":"tcp","rule":"--block github.com:22","reason":"rule",{process},"count":1}}"#
+        ),
+        format!(
+            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","socket":"/run/a","peer_pid":9,"peer_comm":"agent","peer_argv":["agent","-D"],"reason":"delegation",{process},"count":1}}"#
+        ),
+        format!(
+            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","dst_ip":"::1","dst_port":80,"proto":"tcp","reason":"delegation",{process},"count":1}}"#
         ),
         format!(r#"{head}1.123456789Z","run":"r1","event":"loss","count":3}}"#),
         format!(
@@ -640,4 +692,247 @@ fn a_closed_stderr_stops_nothing_and_costs_the_log_nothing() {
     assert_eq!(losses.audit_log, 0);
     // The refusal and the five lines of the summary.
     assert_eq!(losses.stderr, 6);
+}
+
+#[test]
+fn a_delegation_is_told_with_who_listens() {
+    let policy = policy(&[("--allow", "@bus")]);
+    let mut run = Run::new(&policy, Verbosity::Verbose, Style::default());
+    let docker = |pid| process(pid, "docker pull app");
+    run.delegate(
+        docker(5),
+        path("/run/docker.sock"),
+        Some((812, "dockerd -H fd://")),
+    );
+    run.delegate(
+        docker(5),
+        path("/run/docker.sock"),
+        Some((812, "dockerd -H fd://")),
+    );
+    run.delegate(docker(6), path("/run/docker.sock"), None);
+    run.delegate(docker(7), port("[::1]:8080"), Some((9, "python3")));
+    run.delegate(docker(7), Service::Abstract(b"bus".into()), None);
+    let (stderr, ..) = run.end(|_| ());
+    let lines: Vec<&str> = stderr.lines().take(4).collect();
+    let head = "DELEGATION ALLOWED reason=FromDelegation blocked=false blockedAt=delegation";
+    let cmd = "cmd=\"docker pull app\" firewallMethod=blocklist";
+    assert_eq!(
+        lines,
+        [
+            format!(
+                "WARN {head} pid=5 {cmd} socket=\"/run/docker.sock\" \
+                 peerPid=812 peer=\"dockerd -H fd://\""
+            ),
+            format!("INFO {head} pid=6 {cmd} socket=\"/run/docker.sock\" peerPid=? peer=\"?\""),
+            format!(
+                "WARN {head} pid=7 {cmd} ip=::1 port=8080 proto=tcp peerPid=9 peer=\"python3\""
+            ),
+            format!(
+                "INFO {head} pid=7 {cmd} rule=\"--allow @bus\" socket=\"@bus\" peerPid=? peer=\"?\""
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_delegation_that_nobody_acknowledges_is_told_unless_one_wants_quiet() {
+    for (verbosity, told) in [(Verbosity::Quiet, 0), (Verbosity::Normal, 1)] {
+        let policy = policy(&[("--allow", "/run/known.sock")]);
+        let mut run = Run::new(&policy, verbosity, Style::default());
+        for pid in 1..4 {
+            run.delegate(process(pid, "x"), path("/run/known.sock"), None);
+            run.delegate(process(pid, "x"), path("/run/docker.sock"), None);
+        }
+        let (stderr, audit_log, _) = run.end(|_| ());
+        assert_eq!(stderr.matches(" DELEGATION ").count(), told, "{stderr}");
+        assert_eq!(audit_log.matches(r#""event":"delegation""#).count(), 6);
+    }
+}
+
+#[test]
+fn what_is_done_by_others_has_its_section_and_is_not_clean() {
+    let policy = policy(&[("--allow", "127.0.0.1:5432")]);
+    let mut run = Run::plain(&policy);
+    let docker = || process(5, "docker pull app");
+    for _ in 0..2 {
+        run.delegate(
+            docker(),
+            path("/run/docker.sock"),
+            Some((812, "dockerd -H fd://")),
+        );
+    }
+    run.delegate(
+        process(6, "psql"),
+        port("127.0.0.1:5432"),
+        Some((77, "postgres")),
+    );
+    run.delegate(
+        process(7, "curl"),
+        port("127.0.0.1:8080"),
+        Some((9, "python3")),
+    );
+    run.delegate(process(8, "x"), Service::Abstract(b"\x1b".into()), None);
+    run.look_up(Some(docker()), "a.example", &[], &[]);
+    let (stderr, ..) = run.end(|_| ());
+    check(
+        &stderr[stderr.find("cgfw: ").unwrap()..],
+        "\
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  allowed (1)
+    a.example  1 lookup  docker pull app
+  through others (4)
+    /run/docker.sock    2 contacts  docker pull app
+                                    (dockerd -H fd://, pid 812)
+    127.0.0.1:5432/tcp  1 contact   psql
+                                    (postgres, pid 77)
+                                    (--allow 127.0.0.1:5432)
+    127.0.0.1:8080/tcp  1 contact   curl
+                                    (python3, pid 9)
+    @\\u{1b}             1 contact   x
+                                    (who listens there is not known)
+not clean: 3 delegations: what dockerd, python3 and others do is not seen
+",
+    );
+}
+
+#[test]
+fn acknowledged_delegation_is_clean() {
+    let mut run = Run::plain(&policy(&[("--allow", "/run/docker.sock")]));
+    run.delegate(process(5, "docker"), path("/var/run/docker.sock"), None);
+    let (stderr, ..) = run.end(|_| ());
+    check(
+        &stderr,
+        "\
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  through others (1)
+    /run/docker.sock  1 contact  docker
+                                 (who listens there is not known)
+                                 (--allow /run/docker.sock)
+clean: nothing was blocked, and every contact was judged
+",
+    );
+}
+
+#[test]
+fn the_clause_on_delegation_stays_short() {
+    for (doers, clause) in [
+        (&["a"][..], "1 delegation: what a does is not seen"),
+        (&["a", "a"], "2 delegations: what a does is not seen"),
+        (
+            &["a", "b", "c"],
+            "3 delegations: what a, b and c do is not seen",
+        ),
+        (
+            &["a", "b", "c", "d"],
+            "4 delegations: what a, b and others do is not seen",
+        ),
+        (&[""], "1 delegation: what others do is not seen"),
+    ] {
+        let mut run = Run::plain(&policy(&[]));
+        for (n, doer) in doers.iter().enumerate() {
+            let peer = (!doer.is_empty()).then_some((1, *doer));
+            run.delegate(process(5, "x"), path(&format!("/run/{n}")), peer);
+        }
+        let (stderr, ..) = run.end(|_| ());
+        assert_eq!(
+            stderr.lines().last(),
+            Some(&*format!("not clean: {clause}"))
+        );
+    }
+}
+
+#[test]
+fn a_refused_delegation_is_among_what_was_blocked() {
+    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    run.record(Fact::Delegation(Delegation {
+        process: process(5, "docker ps"),
+        service: path("/run/docker.sock"),
+        peer: Some(listener(812, "dockerd")),
+        verdict: Verdict::Blocked,
+    }));
+    let (stderr, ..) = run.end(|_| ());
+    check(
+        &stderr,
+        "\
+WARN DELEGATION BLOCKED reason=FromDelegation blocked=true blockedAt=delegation pid=5 \
+cmd=\"docker ps\" firewallMethod=blocklist socket=\"/run/docker.sock\" peerPid=812 peer=\"dockerd\"
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  blocked (1)
+    /run/docker.sock  1 contact  docker ps
+                                 (dockerd, pid 812)
+                                 (--strict: not of this run)
+not clean: 1 target was blocked
+",
+    );
+}
+
+#[test]
+fn a_contact_with_a_proxy_says_where_the_proxy_is_named() {
+    let policy = policy(&[]);
+    let mut run = Run::plain(&policy);
+    run.ledger.know_go_betweens(vec![GoBetween {
+        sign: Sign::Host {
+            host: Host::Name(Domain::parse("proxy.example").unwrap()),
+            port: None,
+        },
+        source: "http_proxy".to_owned(),
+    }]);
+    let curl = || process(5, "curl github.com");
+    run.look_up(Some(curl()), "proxy.example", &[], &["192.0.2.1"]);
+    run.connect(curl(), Layer::Connect, "192.0.2.1:3128", 6, false);
+    let (stderr, audit_log, _) = run.end(|_| ());
+    check(
+        &stderr,
+        "\
+WARN DELEGATION ALLOWED reason=FromDelegation blocked=false blockedAt=delegation \
+domain=proxy.example. pid=5 cmd=\"curl github.com\" firewallMethod=blocklist ip=192.0.2.1 \
+port=3128 proto=tcp via=\"http_proxy\"
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  through others (1)
+    proxy.example  1 lookup, 1 contact  curl github.com
+                                        (http_proxy: what is reached through it is not seen)
+not clean: 1 delegation: what proxy.example does is not seen
+",
+    );
+    let line = audit_log.lines().nth(1).unwrap();
+    assert!(
+        line.contains(
+            r#""event":"delegation","verdict":"allowed","layer":"delegation","qname":"proxy.example","dst_ip":"192.0.2.1","dst_port":3128,"proto":"tcp","via":"http_proxy","reason":"delegation""#
+        ),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_process_that_was_moved_out_is_told_and_not_clean() {
+    let mut run = Run::plain(&policy(&[]));
+    for (pid, is_back, first) in [(5, true, true), (6, false, true), (6, false, false)] {
+        let moved = Moved {
+            process: process(pid, "su - deploy"),
+            to: b"/user.slice/\x1b".to_vec(),
+            is_back,
+        };
+        run.report.moved(at(1), &moved, first);
+        run.record(Fact::Moved(moved));
+    }
+    let (stderr, audit_log, _) = run.end(|_| ());
+    check(
+        &stderr,
+        "\
+WARN MOVED BACK pid=5 cmd=\"su - deploy\" cgroup=\"/user.slice/\\u{1b}\"
+WARN MOVED OUT pid=6 cmd=\"su - deploy\" cgroup=\"/user.slice/\\u{1b}\"
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  moved out of the cgroup (2)
+    5  su - deploy  (back inside, /user.slice/\\u{1b})
+    6  su - deploy  (UNFILTERED since, /user.slice/\\u{1b})
+  nothing was contacted
+not clean: 2 processes were moved out of the cgroup
+",
+    );
+    assert_eq!(audit_log.matches(r#""event":"moved""#).count(), 3);
+    let line = audit_log.lines().next().unwrap();
+    assert!(
+        line.contains(r#""cgroup":"/user.slice/\u001b","is_back":true,"pid":5,"#),
+        "{line}"
+    );
 }

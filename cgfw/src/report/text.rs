@@ -1,88 +1,33 @@
-//! What a person reads: a line for each refusal as it happens, and the summary.
+//! What a person reads at the end: the summary.
 
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::escape::{Plain, Quoted, command_line, command_of};
-use super::{End, Fate, Losses, Style, proto};
-use crate::event::{Layer, Outcome, Verdict};
-use crate::ledger::{Act, Observation, Target, Total, Totals};
-use crate::policy::{Action, Domain};
+use super::escape::{Plain, command_line, command_of};
+use super::{End, Fate, Losses, Style, abstract_name, proto};
+use crate::event::{Outcome, Peer, Service, Verdict};
+use crate::ledger::{Delegated, Target, Total, Totals};
 
 /// Rows of each section; nobody reads a thousand.
 const MAX_ROWS: usize = 100;
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
 
+/// Names in the clause about delegation.
+const MAX_DOERS: usize = 3;
+/// Whoever listens, unknown.
+const OTHERS: &str = "others";
+
 /// ANSI colours (ECMA-48 SGR).
 #[derive(Clone, Copy)]
-enum Paint {
+pub(super) enum Paint {
     Bold,
     Red,
     Green,
     Yellow,
-}
-
-/// The line for one refusal (or, where they are wanted, permission).
-///
-/// Its first keys, up to `firewallMethod`, and their order are fixed.
-pub(super) fn line(observation: &Observation, default: Action, style: Style) -> String {
-    let (level, verdict, paint) = match observation.verdict {
-        Verdict::Allowed => ("INFO", "ALLOWED", Paint::Green),
-        Verdict::Blocked => ("WARN", "BLOCKED", Paint::Red),
-        Verdict::WouldBlock => ("WARN", "WOULD-BLOCK", Paint::Yellow),
-    };
-    let (layer, reason, place) = match observation.layer {
-        Layer::Dns => ("DNS", "FromDNSRequest", "dns"),
-        Layer::Connect => ("CONNECT", "FromConnect", "connect"),
-        Layer::Packet => ("PACKET", "FromPacket", "packet"),
-    };
-    let mut line = format!("{level} {layer} {}", style.paint(paint, verdict));
-    let blocked = observation.verdict == Verdict::Blocked;
-    let mut key = |key: &str, value: &dyn fmt::Display| {
-        // Writing to a string cannot fail.
-        let _infallible = write!(line, " {key}={value}");
-    };
-    key("reason", &reason);
-    key("blocked", &blocked);
-    key("blockedAt", &place);
-    if let Some(name) = observation.act.name() {
-        key("domain", &Rooted(name));
-    }
-    match &observation.process {
-        Some(process) => key("pid", &process.pid),
-        None => key("pid", &"?"),
-    }
-    let command = command_of(observation.process.as_deref());
-    key("cmd", &Quoted(&command));
-    let method = match default {
-        Action::Allow => "blocklist",
-        Action::Block => "allowlist",
-    };
-    key("firewallMethod", &method);
-    if let Some(rule) = &observation.rule {
-        key("rule", &Quoted(rule.source.as_bytes()));
-    }
-    if let Some(matched) = &observation.matched {
-        key("matched", &Rooted(matched));
-    }
-    match &observation.act {
-        Act::Query(query) => key("qtype", &Plain(query.qtype.as_bytes())),
-        Act::Contact {
-            destination, also, ..
-        } => {
-            key("ip", &destination.ip);
-            key("port", &destination.port);
-            key("proto", &proto(destination.protocol));
-            for name in also {
-                key("also", &Rooted(name));
-            }
-        }
-    }
-    line.push('\n');
-    line
 }
 
 /// The summary, as whole lines.
@@ -100,11 +45,13 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Sty
     );
     page.line(&style.paint(Paint::Bold, &style.fit(&heading)));
     page.survivors(end);
+    page.moved(totals);
     let sections = Sections::of(totals);
     page.section("blocked", Paint::Red, &sections.blocked);
     page.section("would be blocked", Paint::Yellow, &sections.would_block);
     page.section("allowed", Paint::Green, &sections.allowed);
     page.section("not judged by name", Paint::Yellow, &sections.unjudged);
+    page.section("through others", Paint::Yellow, &sections.delegated);
     if totals.targets().next().is_none() {
         page.line("  nothing was contacted");
     }
@@ -129,6 +76,8 @@ struct Sections<'t> {
     would_block: Vec<Row<'t>>,
     allowed: Vec<Row<'t>>,
     unjudged: Vec<Row<'t>>,
+    /// What was done for the child by others, unseen.
+    delegated: Vec<Row<'t>>,
 }
 
 impl<'t> Sections<'t> {
@@ -142,11 +91,12 @@ impl<'t> Sections<'t> {
             (kind, title).cmp(&(other_kind, other))
         });
         for (_, title, total) in targets {
-            let section = match (total.verdict, total.unjudged) {
-                (Verdict::Blocked, _) => &mut sections.blocked,
-                (Verdict::WouldBlock, _) => &mut sections.would_block,
-                (Verdict::Allowed, false) => &mut sections.allowed,
-                (Verdict::Allowed, true) => &mut sections.unjudged,
+            let section = match total.verdict {
+                Verdict::Blocked => &mut sections.blocked,
+                Verdict::WouldBlock => &mut sections.would_block,
+                Verdict::Allowed if total.delegated.is_some() => &mut sections.delegated,
+                Verdict::Allowed if total.unjudged => &mut sections.unjudged,
+                Verdict::Allowed => &mut sections.allowed,
             };
             section.push((title, total));
         }
@@ -155,12 +105,7 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(
-    end: &End<'_>,
-    totals: &Totals,
-    sections: &Sections<'_>,
-    losses: Losses,
-) -> Vec<String> {
+fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
     let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
@@ -198,9 +143,16 @@ fn faults(
         ),
         counted(losses.stderr, "line here was", "lines here were", "lost"),
         counted(released, "process goes on", "processes go on", "unfiltered"),
+        counted(
+            moves(totals),
+            "process was",
+            "processes were",
+            "moved out of the cgroup",
+        ),
     ]
     .into_iter()
     .flatten()
+    .chain(unseen(sections))
     .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
     .chain(
         end.caveats
@@ -208,6 +160,63 @@ fn faults(
             .map(|text| Plain(text.as_bytes()).to_string()),
     )
     .collect()
+}
+
+/// How many processes were moved out, at least.
+fn moves(totals: &Totals) -> u64 {
+    u64::try_from(totals.moved().len()).unwrap_or(u64::MAX) + totals.more_moved()
+}
+
+/// The clause about delegation that no rule acknowledges.
+fn unseen(sections: &Sections<'_>) -> Option<String> {
+    let mut doers = Vec::new();
+    let mut count = 0_u64;
+    for (title, total) in sections.blocked.iter().chain(&sections.delegated) {
+        let Some(delegated) = &total.delegated else {
+            continue;
+        };
+        // Who was refused did nothing; but a proxy can be refused at one port and used at
+        // another.
+        let was_used = total.verdict == Verdict::Allowed || delegated.via.is_some();
+        if !(was_used && delegated.unacknowledged) {
+            continue;
+        }
+        count += 1;
+        for doer in names_of(title, delegated) {
+            if !doers.contains(&doer) {
+                doers.push(doer);
+            }
+        }
+    }
+    // The section has them all.
+    if doers.len() > MAX_DOERS {
+        doers.truncate(MAX_DOERS - 1);
+        doers.push("others".to_owned());
+    }
+    let verb = if doers.len() == 1 && doers[0] != OTHERS {
+        "does"
+    } else {
+        "do"
+    };
+    let last = doers.pop()?;
+    let doers = match &doers[..] {
+        [] => last,
+        first => format!("{} and {last}", first.join(", ")),
+    };
+    let what = format!("what {doers} {verb} is not seen");
+    counted(count, "delegation:", "delegations:", &what)
+}
+
+/// Who does the network for the child at this target.
+fn names_of(title: &str, delegated: &Delegated) -> Vec<String> {
+    if delegated.via.is_some() {
+        return vec![title.to_owned()];
+    }
+    if delegated.peers.is_empty() {
+        return vec![OTHERS.to_owned()];
+    }
+    let comm = |peer: &Peer| Plain(&peer.comm).to_string();
+    delegated.peers.iter().map(comm).collect()
 }
 
 /// The summary as it is being written.
@@ -242,6 +251,29 @@ impl Page {
             self.line(&self.style.fit(&row));
         }
         self.rest(end.survivors.len());
+    }
+
+    fn moved(&mut self, totals: &Totals) {
+        if totals.moved().is_empty() {
+            return;
+        }
+        let title = format!("  moved out of the cgroup ({})", moves(totals));
+        self.line(&self.style.paint(Paint::Red, &title));
+        for moved in totals.moved() {
+            let fate = if moved.is_back {
+                "back inside"
+            } else {
+                "UNFILTERED since"
+            };
+            let command = command_of(Some(&moved.process));
+            let mut row = format!("    {}  {}  ({fate}", moved.process.pid, Plain(&command));
+            if !moved.to.is_empty() {
+                // Writing to a string cannot fail.
+                let _infallible = write!(row, ", {}", Plain(&moved.to));
+            }
+            row.push(')');
+            self.line(&self.style.fit(&row));
+        }
     }
 
     fn section(&mut self, title: &str, paint: Paint, rows: &[Row<'_>]) {
@@ -304,21 +336,26 @@ fn commands(total: &Total) -> Vec<String> {
     commands
 }
 
-/// Why the target was blocked, and what else it is called.
+/// Who acts for the child there, why the target was blocked, and what else it is called.
 fn grounds(total: &Total) -> Vec<String> {
     let mut grounds = Vec::new();
-    if total.verdict != Verdict::Allowed {
-        let rule = total
-            .rule
-            .as_ref()
-            .map_or("no rule allows it".to_owned(), |rule| {
-                Plain(rule.source.as_bytes()).to_string()
-            });
-        grounds.push(match &total.matched {
-            Some(matched) => format!("({rule}, because of {matched})"),
-            None => format!("({rule})"),
-        });
+    if let Some(delegated) = &total.delegated {
+        grounds.extend(delegation(delegated));
     }
+    let rule = total
+        .rule
+        .as_ref()
+        .map(|rule| Plain(rule.source.as_bytes()).to_string());
+    let reason = match (total.verdict, &total.delegated) {
+        (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => rule,
+        (Verdict::Allowed, _) => None,
+        (_, Some(Delegated { via: None, .. })) => Some("--strict: not of this run".to_owned()),
+        (_, _) => Some(rule.unwrap_or("no rule allows it".to_owned())),
+    };
+    grounds.extend(reason.map(|reason| match &total.matched {
+        Some(matched) => format!("({reason}, because of {matched})"),
+        None => format!("({reason})"),
+    }));
     if !total.also.is_empty() {
         let names: Vec<String> = total.also.iter().map(ToString::to_string).collect();
         grounds.push(format!("(shares an address with {})", names.join(", ")));
@@ -326,24 +363,51 @@ fn grounds(total: &Total) -> Vec<String> {
     grounds
 }
 
+/// Who does the network for the child there, a ground for each.
+fn delegation(delegated: &Delegated) -> Vec<String> {
+    if let Some(via) = &delegated.via {
+        return vec![format!(
+            "({}: what is reached through it is not seen)",
+            Plain(via.as_bytes())
+        )];
+    }
+    if delegated.peers.is_empty() {
+        return vec!["(who listens there is not known)".to_owned()];
+    }
+    let listener = |peer: &Peer| {
+        let command = command_line(&peer.argv, &peer.comm, false);
+        format!("({}, pid {})", Plain(&command), peer.pid)
+    };
+    delegated.peers.iter().map(listener).collect()
+}
+
 fn title(target: &Target) -> String {
     match target {
         Target::Name(name) => name.to_string(),
-        Target::Address(to) => {
-            let protocol = proto(to.protocol);
-            match to.port {
-                0 => format!("{}/{protocol}", to.ip),
-                port => format!("{}/{protocol}", std::net::SocketAddr::new(to.ip, port)),
-            }
-        }
+        Target::Address(to) => address(SocketAddr::new(to.ip, to.port), to.protocol),
+        Target::Service(Service::Port {
+            address: to,
+            protocol,
+        }) => address(*to, *protocol),
+        Target::Service(Service::Path(path)) => Plain(path).to_string(),
+        Target::Service(Service::Abstract(name)) => Plain(&abstract_name(name)).to_string(),
     }
 }
 
-/// Names come before addresses.
+fn address(to: SocketAddr, protocol: u8) -> String {
+    let protocol = proto(protocol);
+    match to.port() {
+        0 => format!("{}/{protocol}", to.ip()),
+        _ => format!("{to}/{protocol}"),
+    }
+}
+
+/// Names come before addresses, and those before services.
 fn kind(target: &Target) -> u8 {
     match target {
         Target::Name(_) => 0,
         Target::Address(_) => 1,
+        Target::Service(_) => 2,
     }
 }
 
@@ -397,22 +461,8 @@ impl fmt::Display for Elapsed {
     }
 }
 
-/// A name with its final dot.
-struct Rooted<'d>(&'d Domain);
-
-impl fmt::Display for Rooted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)?;
-        // The root is displayed as its dot.
-        if self.0.as_wire().is_empty() {
-            return Ok(());
-        }
-        f.write_char('.')
-    }
-}
-
 impl Style {
-    fn paint(self, paint: Paint, text: &str) -> String {
+    pub(super) fn paint(self, paint: Paint, text: &str) -> String {
         if !self.color {
             return text.to_owned();
         }

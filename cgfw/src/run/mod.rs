@@ -20,11 +20,12 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
 
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Members};
 use crate::child::{self, Identity, OpenFiles, Signals};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
@@ -32,7 +33,7 @@ use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
 use crate::pins::Pins;
-use crate::policy::{Action, Domain, Policy, Ports};
+use crate::policy::{Action, Domain, Policy, Ports, nat64};
 use crate::report::Report;
 
 /// Run the command of `settings` behind its policy, and return the exit code.
@@ -42,36 +43,53 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     prepare::require_rights()?;
     let signals = Signals::block()?;
     let open_files = OpenFiles::raise()?;
+    child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let policy = Arc::new(policy(settings, &system)?);
     let networks = policy.networks();
+    let proxies = host::proxies_in_environment();
+    let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
     phases.end("look around");
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
-    let report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let (filter, channels) = bpf::load(prepare::kernel_settings(
+    let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let (mut filter, channels) = bpf::load(prepare::kernel_settings(
         settings,
         &policy,
         &networks,
         sockets.port(),
+        cgroup.id().context("cannot look at the cgroup")?,
     ))?;
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
     phases.end("attach the eBPF programs");
+    let protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    prepare::tell_the_start(
+        &mut report,
+        settings,
+        &policy,
+        identity.as_ref(),
+        &protection,
+    );
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(async {
-        let mut run = Run::start(
-            settings, policy, &networks, system, sockets, channels, report,
-        )?;
+    prepare::event_loop()?.block_on(async {
+        let mut ledger = Ledger::new(Arc::clone(&policy));
+        ledger.know_go_betweens(go_betweens);
+        let parts = Parts {
+            policy,
+            networks,
+            system,
+            sockets,
+            channels,
+            members: cgroup.members(),
+        };
+        let mut run = Run::start(settings, parts, ledger, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
+        notes.extend(proxies.iter().map(ToString::to_string));
         run.tell(notes, &filter);
         phases.end("start the proxy");
         let finish = run
@@ -96,6 +114,16 @@ impl Phases {
     }
 }
 
+/// What is made before a run starts.
+struct Parts {
+    policy: Arc<Policy>,
+    networks: Vec<(IpNet, Ports)>,
+    system: System,
+    sockets: Sockets,
+    channels: Channels,
+    members: Members,
+}
+
 /// A run with everything in place but the child.
 struct Run<'s> {
     settings: &'s Settings,
@@ -103,6 +131,8 @@ struct Run<'s> {
     books: Books,
     /// `None` when it is dead, which ends the run.
     proxy: Option<JoinHandle<io::Result<()>>>,
+    /// The processes of this run that are waited for one by one.
+    own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
 }
@@ -111,11 +141,8 @@ impl<'s> Run<'s> {
     /// Tell the kernel what is known beforehand, and start the proxy.
     fn start(
         settings: &'s Settings,
-        policy: Arc<Policy>,
-        networks: &[(IpNet, Ports)],
-        system: System,
-        sockets: Sockets,
-        channels: Channels,
+        parts: Parts,
+        ledger: Ledger,
         report: Report,
     ) -> anyhow::Result<Self> {
         let Channels {
@@ -123,15 +150,11 @@ impl<'s> Run<'s> {
             acts,
             origins,
             log,
-        } = channels;
-        for (network, ports) in networks {
-            verdicts
-                .set_network(*network, ports)
-                .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
-        }
-        let ledger = Ledger::new(Arc::clone(&policy));
-        let (books, emit) =
-            Books::open(acts, log, ledger, report).context("cannot watch the kernel's records")?;
+        } = parts.channels;
+        let (policy, system) = (parts.policy, parts.system);
+        tell_the_kernel(&mut verdicts, &policy, &parts.networks)?;
+        let (books, emit) = Books::open(acts, log, ledger, report, parts.members)
+            .context("cannot watch the kernel's records")?;
         let chosen = &settings.upstreams;
         let proxy = Proxy {
             audit: settings.audit,
@@ -156,10 +179,11 @@ impl<'s> Run<'s> {
             started: Instant::now(),
             books,
             proxy: Some(tokio::spawn(dns::serve(
-                sockets,
+                parts.sockets,
                 proxy,
                 std::future::pending(),
             ))),
+            own_processes: Vec::new(),
             caveats: Vec::new(),
         })
     }
@@ -167,11 +191,29 @@ impl<'s> Run<'s> {
     /// Say, before anything runs, what is special about this run and what it cannot see.
     fn tell(&mut self, notes: Vec<String>, filter: &Filter) {
         self.caveats.extend(filter.limitation.clone());
-        self.caveats.extend(host::proxies_in_environment());
         for note in notes.iter().chain(&self.caveats) {
             self.books.report.warn(note);
         }
     }
+}
+
+/// Write what the policy knows of addresses before any name is resolved.
+fn tell_the_kernel(
+    verdicts: &mut Verdicts,
+    policy: &Policy,
+    networks: &[(IpNet, Ports)],
+) -> anyhow::Result<()> {
+    for (network, ports) in networks {
+        verdicts
+            .set_network(*network, ports)
+            .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
+    }
+    for address in policy.own_addresses() {
+        verdicts
+            .set_own(address)
+            .with_context(|| format!("cannot tell the kernel that {address} is here"))?;
+    }
+    Ok(())
 }
 
 fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {
@@ -180,13 +222,26 @@ fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {
     Ok(policy.with_host(own, on_link))
 }
 
+/// An address, and the same host by way of NAT64 where nothing else blocks that.
+fn spellings(policy: &Policy, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let translated = match address.to_canonical() {
+        IpAddr::V4(address) => Some(IpAddr::from(nat64(address))),
+        IpAddr::V6(_) => None,
+    };
+    let translated = translated.filter(|address| policy.unresolved(*address) == Action::Allow);
+    std::iter::once(address).chain(translated)
+}
+
 /// What the proxy calls before it answers: merge, and tell the kernel what is news to it.
 fn pinner(policy: Arc<Policy>, verdicts: Verdicts) -> dns::Pin {
     let state = Mutex::new((Pins::default(), verdicts));
     Box::new(move |_name: &Domain, addresses: &[IpAddr], ports: &Ports| {
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let (pins, verdicts) = &mut *state;
-        for &address in addresses {
+        for address in addresses
+            .iter()
+            .flat_map(|address| spellings(&policy, *address))
+        {
             let Some(ports) = pins.add(&policy, address, ports) else {
                 continue;
             };

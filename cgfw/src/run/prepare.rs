@@ -10,13 +10,16 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::{Group, Uid, User, getgroups};
 
-use crate::bpf;
+use crate::bpf::{self, Filter};
+use crate::cgroup::Cgroup;
 use crate::child::{self, Identity};
 use crate::cli::Run as Settings;
-use crate::host;
+use crate::event::GoBetween;
+use crate::host::{self, ProxyVariable, SudoUser};
 use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
-use crate::report::{Report, Start, Style, Verbosity};
+use crate::report::{Privileges, Protection, Report, Start, Style, Verbosity};
 
 /// Inherited sockets are not filtered, because the kernel goes by the cgroup in which a
 /// socket was made. Must come first, before there are sockets of our own.
@@ -55,6 +58,13 @@ pub(super) fn require_rights() -> anyhow::Result<()> {
     )
 }
 
+pub(super) fn event_loop() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
 /// Different for every run on every host.
 pub(super) fn run_id() -> anyhow::Result<String> {
     let number = getrandom::u64().context("cannot get random numbers for the run's id")?;
@@ -66,6 +76,7 @@ pub(super) fn kernel_settings(
     policy: &Policy,
     networks: &[(IpNet, Ports)],
     proxy_port: u16,
+    cgroup: u64,
 ) -> bpf::Settings {
     bpf::Settings {
         proxy_port,
@@ -76,6 +87,8 @@ pub(super) fn kernel_settings(
         networks: !networks.is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
+        strict: false,
+        cgroup,
         debug: settings.verbose >= 3,
     }
 }
@@ -102,7 +115,7 @@ pub(super) fn open_report(
             .is_on(io::stderr().is_terminal(), host::no_color()),
         width: host::terminal_width(),
     };
-    let mut report = Report::new(
+    Report::new(
         id.to_owned(),
         policy.default_action(),
         verbosity,
@@ -110,7 +123,17 @@ pub(super) fn open_report(
         io::stderr(),
         audit_log,
     )
-    .context("cannot start the report")?;
+    .context("cannot start the report")
+}
+
+/// Say what is enforced, now that it is.
+pub(super) fn tell_the_start(
+    report: &mut Report,
+    settings: &Settings,
+    policy: &Policy,
+    identity: Option<&Identity>,
+    protection: &Protection,
+) {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
     let rules: Vec<String> = settings
@@ -123,13 +146,75 @@ pub(super) fn open_report(
         policy,
         rules: &rules,
         audit: settings.audit,
-        uid: identity
-            .map_or_else(nix::unistd::geteuid, |identity| identity.uid)
-            .as_raw(),
+        uid: uid(identity).as_raw(),
         command: &command,
         cwd: cwd.as_deref(),
+        protection,
     });
-    Ok(report)
+}
+
+/// What is in place once the programs are attached.
+pub(super) fn protection(
+    settings: &Settings,
+    identity: Option<&Identity>,
+    cgroup: &Cgroup,
+    filter: &Filter,
+) -> anyhow::Result<Protection> {
+    let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its release")?;
+    Ok(Protection {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        cgroup: cgroup.path().to_owned(),
+        hooks: filter.hooks().map(str::to_owned).collect(),
+        sees_sockets: filter.sees_unix_sockets(),
+        sees_processes: filter.limitation.is_none(),
+        strict: None,
+        privileges: privileges(settings, identity)?,
+    })
+}
+
+fn privileges(settings: &Settings, identity: Option<&Identity>) -> anyhow::Result<Privileges> {
+    let uid = uid(identity);
+    if uid.is_root() {
+        return Ok(Privileges::Root);
+    }
+    if settings.no_new_privs {
+        return Ok(Privileges::Ordinary);
+    }
+    let user = User::from_uid(uid).with_context(|| format!("cannot look up the user {uid}"))?;
+    let gids = match identity {
+        Some(identity) => identity.groups.clone(),
+        None => getgroups().context("cannot list groups")?,
+    };
+    let groups = gids
+        .into_iter()
+        .filter_map(|gid| Group::from_gid(gid).transpose())
+        .map(|group| Ok(group?.name))
+        .collect::<nix::Result<Vec<String>>>()
+        .context("cannot look up the groups of the child")?;
+    let file = host::sudo_without_password(SudoUser {
+        name: user.as_ref().map_or("", |user| &user.name),
+        uid: uid.as_raw(),
+        groups: &groups,
+    });
+    Ok(file.map_or(Privileges::Ordinary, Privileges::Sudo))
+}
+
+/// Who is known to do the network for the child: what its ssh is configured with, and the
+/// proxies that the environment names.
+pub(super) fn go_betweens(
+    identity: Option<&Identity>,
+    proxies: &[ProxyVariable],
+) -> anyhow::Result<Vec<GoBetween>> {
+    let commands = match identity {
+        Some(identity) => child::as_user(identity, || Ok(host::proxy_commands(&identity.home)))?,
+        None => std::env::home_dir().map_or_else(Vec::new, |home| host::proxy_commands(&home)),
+    };
+    let proxies = proxies.iter().filter_map(|proxy| proxy.go_between.clone());
+    Ok(proxies.chain(commands).collect())
+}
+
+fn uid(identity: Option<&Identity>) -> Uid {
+    identity.map_or_else(nix::unistd::geteuid, |identity| identity.uid)
 }
 
 /// Open a file that the user named, with the user's rights: sudo must not lend root's.

@@ -40,6 +40,7 @@ impl Run<'_> {
             Ok(child) => child,
             Err(finish) => return finish,
         };
+        self.own_processes = cgroup.guardian().into_iter().chain([child.pid()]).collect();
         let signals = match signals.listen().context("cannot wait for signals") {
             Ok(signals) => signals,
             Err(error) => return Finish::Failed(error),
@@ -106,7 +107,10 @@ impl Run<'_> {
                 biased;
                 value = &mut done => return Ok(value),
                 error = proxy_failure(&mut self.proxy) => return Err(error),
-                _ = tick.tick() => self.books.enter(None),
+                _ = tick.tick() => {
+                    self.books.enter(None);
+                    child::reap_orphans(&self.own_processes).context("cannot reap orphans")?;
+                }
                 entered = self.books.next() => entered?,
             }
         }

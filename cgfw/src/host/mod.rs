@@ -1,9 +1,17 @@
-//! What cgfw finds around it: addresses, proxies, the terminal.
+//! What cgfw finds around it: addresses, proxies, who may become root, the terminal.
+
+mod proxies;
+mod ssh;
+mod sudoers;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+
+pub use self::proxies::{ProxyVariable, proxies_in_environment};
+pub use self::ssh::proxy_commands;
+pub use self::sudoers::{SudoUser, sudo_without_password};
 
 /// The host's own addresses, and the prefixes that are on-link.
 pub fn addresses() -> nix::Result<(HashSet<IpAddr>, Vec<IpNet>)> {
@@ -27,18 +35,6 @@ pub fn addresses() -> nix::Result<(HashSet<IpAddr>, Vec<IpNet>)> {
 fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
-}
-
-/// What the environment's proxies hide, a clause for each: names are resolved by the proxy.
-pub fn proxies_in_environment() -> Vec<String> {
-    ["http_proxy", "https_proxy", "all_proxy", "ftp_proxy"]
-        .iter()
-        .flat_map(|name| [(*name).to_owned(), name.to_ascii_uppercase()])
-        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-        .map(|name| {
-            format!("{name} is set: names that are reached through that proxy cannot be seen")
-        })
-        .collect()
 }
 
 /// Whether the user wants no colours anywhere (no-color.org).

@@ -1,0 +1,88 @@
+//! Unix sockets. The kernel tells what address a process gives, and not who listens there:
+//! user space finds that out.
+
+use core::mem::{MaybeUninit, offset_of};
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use aya_ebpf::programs::SockAddrContext;
+use cgfw_common::{ACT_UNIX, ALLOW, Deed, UNIX_PATH_LEN, UnixName};
+
+use crate::emit::{can_read_tasks, current_owner, read, read_word, report_unix, was_seen, zeroed};
+use crate::maps::config;
+use crate::socket::PASS;
+
+/// A [`UnixName`], word by word; the last is the length.
+pub(crate) type Words = [u32; size_of::<UnixName>() / size_of::<u32>()];
+
+/// connect() and sendto() of a unix socket: say where to, once for each process.
+#[inline(always)]
+pub(crate) fn approach(ctx: &SockAddrContext) -> i32 {
+    if !can_read_tasks() {
+        return PASS;
+    }
+    let mut space = MaybeUninit::uninit();
+    let name = name(ctx.as_ptr() as u64, &mut space);
+    let deed = Deed {
+        destination: digest(name),
+        kind: ACT_UNIX,
+        action: ALLOW,
+        destination_port: 0,
+        protocol: 0,
+        source_port: 0,
+        id: 0,
+    };
+    if !was_seen(current_owner(), &deed) {
+        report_unix(&deed, name);
+    }
+    PASS
+}
+
+/// The address in a `struct bpf_sock_addr_kern`, which is what a context really is.
+#[inline(always)]
+fn name(context: u64, space: &mut MaybeUninit<Words>) -> &Words {
+    let words = zeroed(space);
+    let address = read_word(context, config!(offsets.sock_addr_uaddr));
+    let mut length = 0_u32;
+    read(
+        context,
+        config!(offsets.sock_addr_uaddrlen),
+        &raw mut length,
+    );
+    // The family comes first.
+    let path = (address + size_of::<u16>() as u64) as *const core::ffi::c_void;
+    let length = length
+        .wrapping_sub(size_of::<u16>() as u32)
+        .min(UNIX_PATH_LEN as u32);
+    let mut first = 0_u8;
+    read(path as u64, 0, &raw mut first);
+    let used = if first == 0 {
+        // SAFETY: `words` has more octets than `length`; the source may be anything.
+        unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), length, path) };
+        length
+    } else {
+        // What is behind the end of a path is rubbish, and so would be the digest.
+        // SAFETY: `words` has room for the zero octet, too; the source may be anything.
+        let copied =
+            unsafe { bpf_probe_read_kernel_str(words.as_mut_ptr().cast(), length + 1, path) };
+        copied.cast_unsigned() as u32
+    };
+    words[LENGTH] = used;
+    words
+}
+
+/// Where the length is.
+const LENGTH: usize = offset_of!(UnixName, length) / size_of::<u32>();
+
+/// Tells names apart for [`was_seen`]: two names that collide are one to the report, which
+/// nobody gains from.
+#[inline(always)]
+fn digest(words: &Words) -> [u32; 4] {
+    let mut lanes = [0_u32; 4];
+    for (i, word) in words.iter().enumerate() {
+        // Multiplication spreads every bit upwards (FNV-1a, here on words), rotation down.
+        let mixed = (lanes[i % 4] ^ word).wrapping_mul(0x0100_0193);
+        lanes[i % 4] = mixed.rotate_left(13);
+    }
+    lanes
+}
