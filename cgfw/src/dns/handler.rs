@@ -12,12 +12,12 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-#[cfg(doc)]
-use super::tcp;
 use super::Proxy;
 use super::answer::{Answer, Why, address_record, bypasses_pins, explain};
 use super::judge::{Finding, judge};
 use super::synthetic::Synthetic;
+#[cfg(doc)]
+use super::tcp;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};

@@ -105,12 +105,7 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(
-    end: &End<'_>,
-    totals: &Totals,
-    sections: &Sections<'_>,
-    losses: Losses,
-) -> Vec<String> {
+fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
     let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
