@@ -75,9 +75,10 @@ impl Decoder {
 
     /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
     pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
-        // A socket's packets repeat nothing that a person did. Delegation is counted by process.
+        // A socket's packets repeat nothing that a person did; of the name of a unix socket
+        // only a digest is left.
         // digest of the name is left.
-        if key.owner.tgid == 0 || count < 2 || matches!(key.deed.kind, ACT_UNIX | ACT_DELEGATION) {
+        if key.owner.tgid == 0 || count < 2 || key.deed.kind == ACT_UNIX {
             return None;
         }
         Some(Fact::Repeats(Repeats {

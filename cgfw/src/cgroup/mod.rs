@@ -108,6 +108,13 @@ impl Cgroup {
         }
     }
 
+    /// A way to look inside for those who do not own the cgroup.
+    pub fn members(&self) -> Members {
+        Members {
+            path: self.path.clone(),
+        }
+    }
+
     /// The process that kills what is inside when this one dies, while there is one.
     pub fn guardian(&self) -> Option<Pid> {
         self.guardian.as_ref().map(Guardian::pid)
@@ -142,6 +149,22 @@ impl Cgroup {
         destroy(&self.path)
             .with_context(|| format!("cannot remove the cgroup {}", self.path.display()))?;
         guardian.map_or(Ok(()), Guardian::close)
+    }
+}
+
+/// The processes of a cgroup, for as long as it is there.
+#[derive(Clone, Debug)]
+pub struct Members {
+    path: PathBuf,
+}
+
+impl Members {
+    /// As [`Cgroup::processes`]; none when the cgroup is gone.
+    pub fn processes(&self) -> io::Result<Vec<Pid>> {
+        match processes(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            result => result,
+        }
     }
 }
 

@@ -10,9 +10,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::bpf::Acts;
+use crate::cgroup::Members;
 use crate::dns::Emit;
-use crate::event::{Event, Fact, Verdict};
+use crate::event::{Event, Fact, Service, Verdict};
 use crate::ledger::{Ledger, Observation};
+use crate::peers::{Found, Peers};
 use crate::report::Report;
 use crate::watch;
 
@@ -34,6 +36,9 @@ pub(super) struct Books {
     overflow: Arc<AtomicU64>,
     pub(super) ledger: Ledger,
     pub(super) report: Report,
+    peers: Peers,
+    members: Members,
+    said_that_peers_are_unknown: bool,
     /// Whether anything was refused, or would have been.
     pub(super) refused: bool,
     /// Whether the kernel may have more records than were entered.
@@ -48,6 +53,7 @@ impl Books {
         log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
         ledger: Ledger,
         report: Report,
+        members: Members,
     ) -> io::Result<(Self, Emit)> {
         let (sender, events) = mpsc::channel(QUEUE);
         let overflow = Arc::new(AtomicU64::new(0));
@@ -58,6 +64,9 @@ impl Books {
             overflow: Arc::clone(&overflow),
             ledger,
             report,
+            peers: Peers::default(),
+            members,
+            said_that_peers_are_unknown: false,
             refused: false,
             behind: false,
         };
@@ -139,6 +148,9 @@ impl Books {
     }
 
     fn record(&mut self, event: Event) {
+        let Some(event) = self.complete(event) else {
+            return;
+        };
         if let Fact::Lost(count) = event.fact {
             self.report.lost(event.time, count);
         }
@@ -149,6 +161,33 @@ impl Books {
         for observation in self.ledger.record(event) {
             self.observe(&observation);
         }
+    }
+
+    /// Find out what the kernel side could not know; `None` if that makes the event moot.
+    fn complete(&mut self, mut event: Event) -> Option<Event> {
+        if let Fact::Delegation(delegation) = &mut event.fact {
+            let members = &self.members;
+            let found = self
+                .peers
+                .find(&delegation.process, &delegation.service, || {
+                    members.processes()
+                });
+            let found = found.unwrap_or_else(|error| {
+                if !std::mem::replace(&mut self.said_that_peers_are_unknown, true) {
+                    let error = format!("cannot find out who listens on this host: {error:#}");
+                    self.report.error(&error);
+                }
+                Found::Outside(None)
+            });
+            let is_port = matches!(delegation.service, Service::Port { .. });
+            match found {
+                Found::Outside(peer) => delegation.peer = peer,
+                // Of ports the kernel side has looked itself, at the moment of the act.
+                Found::Inside | Found::Nobody if is_port => {}
+                Found::Inside | Found::Nobody => return None,
+            }
+        }
+        Some(event)
     }
 
     fn observe(&mut self, observation: &Observation) {

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Members};
 use crate::child::{self, Identity, OpenFiles, Signals};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
@@ -76,15 +76,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         &protection,
     );
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    runtime.block_on(async {
-        let mut run = Run::start(
-            settings, policy, &networks, system, sockets, channels, report,
-        )?;
-        run.books.ledger.know_go_betweens(go_betweens);
+    prepare::event_loop()?.block_on(async {
+        let mut ledger = Ledger::new(Arc::clone(&policy));
+        ledger.know_go_betweens(go_betweens);
+        let parts = Parts {
+            policy,
+            networks,
+            system,
+            sockets,
+            channels,
+            members: cgroup.members(),
+        };
+        let mut run = Run::start(settings, parts, ledger, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
         notes.extend(proxies.iter().map(ToString::to_string));
         run.tell(notes, &filter);
@@ -111,6 +114,16 @@ impl Phases {
     }
 }
 
+/// What is made before a run starts.
+struct Parts {
+    policy: Arc<Policy>,
+    networks: Vec<(IpNet, Ports)>,
+    system: System,
+    sockets: Sockets,
+    channels: Channels,
+    members: Members,
+}
+
 /// A run with everything in place but the child.
 struct Run<'s> {
     settings: &'s Settings,
@@ -128,11 +141,8 @@ impl<'s> Run<'s> {
     /// Tell the kernel what is known beforehand, and start the proxy.
     fn start(
         settings: &'s Settings,
-        policy: Arc<Policy>,
-        networks: &[(IpNet, Ports)],
-        system: System,
-        sockets: Sockets,
-        channels: Channels,
+        parts: Parts,
+        ledger: Ledger,
         report: Report,
     ) -> anyhow::Result<Self> {
         let Channels {
@@ -140,20 +150,11 @@ impl<'s> Run<'s> {
             acts,
             origins,
             log,
-        } = channels;
-        for (network, ports) in networks {
-            verdicts
-                .set_network(*network, ports)
-                .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
-        }
-        for address in policy.own_addresses() {
-            verdicts
-                .set_own(address)
-                .with_context(|| format!("cannot tell the kernel that {address} is here"))?;
-        }
-        let ledger = Ledger::new(Arc::clone(&policy));
-        let (books, emit) =
-            Books::open(acts, log, ledger, report).context("cannot watch the kernel's records")?;
+        } = parts.channels;
+        let (policy, system) = (parts.policy, parts.system);
+        tell_the_kernel(&mut verdicts, &policy, &parts.networks)?;
+        let (books, emit) = Books::open(acts, log, ledger, report, parts.members)
+            .context("cannot watch the kernel's records")?;
         let chosen = &settings.upstreams;
         let proxy = Proxy {
             audit: settings.audit,
@@ -178,7 +179,7 @@ impl<'s> Run<'s> {
             started: Instant::now(),
             books,
             proxy: Some(tokio::spawn(dns::serve(
-                sockets,
+                parts.sockets,
                 proxy,
                 std::future::pending(),
             ))),
@@ -194,6 +195,25 @@ impl<'s> Run<'s> {
             self.books.report.warn(note);
         }
     }
+}
+
+/// Write what the policy knows of addresses before any name is resolved.
+fn tell_the_kernel(
+    verdicts: &mut Verdicts,
+    policy: &Policy,
+    networks: &[(IpNet, Ports)],
+) -> anyhow::Result<()> {
+    for (network, ports) in networks {
+        verdicts
+            .set_network(*network, ports)
+            .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
+    }
+    for address in policy.own_addresses() {
+        verdicts
+            .set_own(address)
+            .with_context(|| format!("cannot tell the kernel that {address} is here"))?;
+    }
+    Ok(())
 }
 
 fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {

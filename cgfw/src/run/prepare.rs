@@ -58,6 +58,13 @@ pub(super) fn require_rights() -> anyhow::Result<()> {
     )
 }
 
+pub(super) fn event_loop() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")
+}
+
 /// Different for every run on every host.
 pub(super) fn run_id() -> anyhow::Result<String> {
     let number = getrandom::u64().context("cannot get random numbers for the run's id")?;
