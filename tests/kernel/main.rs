@@ -19,6 +19,7 @@ mod support;
 mod child;
 mod clients;
 mod closed;
+mod delegation;
 mod dns;
 mod evasion;
 mod examples;
