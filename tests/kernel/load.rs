@@ -334,12 +334,19 @@ impl Sums {
 fn names(count: usize) -> String {
     let mut names = String::new();
     for n in 0..count / 2 {
-        writeln!(names, "n{n}.load.example 203.0.113.30\nn{n}.github.com nxdomain").unwrap();
+        writeln!(
+            names,
+            "n{n}.load.example 203.0.113.30\nn{n}.github.com nxdomain"
+        )
+        .unwrap();
     }
     names
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio to read, not to count with")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a ratio to read, not to count with"
+)]
 fn ratio(one: u64, other: u64) -> f64 {
     one as f64 / other as f64
 }

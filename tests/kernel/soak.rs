@@ -50,7 +50,10 @@ fn a_mixed_load_is_borne_for_as_long_as_it_lasts() {
     let started = Instant::now();
     while !running.stdout().contains("done ") {
         thread::sleep(INTERVAL);
-        assert!(started.elapsed() < length + Duration::from_secs(200), "it hangs");
+        assert!(
+            started.elapsed() < length + Duration::from_secs(200),
+            "it hangs"
+        );
         let glance = Glance::at(pid);
         assert!(glance.resident < BOUND, "{glance:?}");
         if running.stdout().contains("warm") {

@@ -37,7 +37,10 @@ impl Books {
             let line = line.unwrap();
             books.enter(&serde_json::from_str(&line).expect(&line));
         }
-        assert!(books.losses == books.lost || books.lines_lost > 0, "{books:?}");
+        assert!(
+            books.losses == books.lost || books.lines_lost > 0,
+            "{books:?}"
+        );
         books
     }
 

@@ -259,7 +259,9 @@ impl Question {
                     rtype: TXT,
                     data: text(&"x".repeat(250)),
                 };
-                answer.additional.extend(std::iter::repeat_with(padding).take(30));
+                answer
+                    .additional
+                    .extend(std::iter::repeat_with(padding).take(30));
                 vec![self.encode(self.id, &answer)]
             }
             "truncated" => {

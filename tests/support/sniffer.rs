@@ -90,7 +90,9 @@ impl Sniffer {
         let mark = format!("end of what was sent {count}");
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            self.marker.send_to(mark.as_bytes(), (ROUTER, DISCARD)).unwrap();
+            self.marker
+                .send_to(mark.as_bytes(), (ROUTER, DISCARD))
+                .unwrap();
             thread::sleep(Duration::from_millis(20));
             let mut packets = self.packets.lock().unwrap().clone();
             if packets

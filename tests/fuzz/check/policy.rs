@@ -79,8 +79,7 @@ fn host_name(text: &str) -> Option<impl Iterator<Item = &[u8]>> {
             // xn-- and other prefixes that IDNA has kept for itself.
             && label.get(2..4) != Some("--")
     };
-    (text.len() <= 253 && text.split('.').all(is_plain))
-        .then(|| text.split('.').map(str::as_bytes))
+    (text.len() <= 253 && text.split('.').all(is_plain)).then(|| text.split('.').map(str::as_bytes))
 }
 
 /// The rule in the one way of writing that has a place for everything.
