@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::bpf::verdicts::octets;
-    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN, Owner};
+    use cgfw_common::{ALLOW, ARGV_LEN, Actor, COMM_LEN, Owner, UNIX_PATH_LEN};
 
     fn act() -> Act {
         let mut argv = [0xee; ARGV_LEN];
@@ -314,6 +314,43 @@ mod tests {
         );
     }
 
+    fn unix(path: &[u8], length: u32) -> Option<Service> {
+        let mut octets = [0; UNIX_PATH_LEN];
+        octets[..path.len()].copy_from_slice(path);
+        let mut act = act();
+        act.deed.kind = ACT_UNIX;
+        let name = UnixName {
+            path: octets,
+            length,
+        };
+        let record = UnixAct { act, name };
+        // SAFETY: `UnixAct` is integers without padding.
+        let raw = unsafe {
+            std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<UnixAct>())
+        };
+        let epoch = SystemTime::UNIX_EPOCH;
+        let decoder = Decoder {
+            epoch,
+            audit: false,
+        };
+        match decoder.decode(raw)?.fact {
+            Fact::Delegation(delegation) => Some(delegation.service),
+            other => panic!("{other:?} of a unix socket"),
+        }
+    }
+
+    #[test]
+    fn unix_sockets_have_paths_or_abstract_names() {
+        let path = |path: &[u8]| Some(Service::Path(path.to_vec()));
+        assert_eq!(unix(b"/run/a\0", 7), path(b"/run/a"));
+        assert_eq!(unix(b"/run/a", 6), path(b"/run/a"));
+        assert_eq!(unix(&[b'x'; 108], 108), path(&[b'x'; 108]));
+        assert_eq!(unix(&[b'x'; 108], u32::MAX), path(&[b'x'; 108]));
+        let name = Some(Service::Abstract(b"a\0b".to_vec()));
+        assert_eq!(unix(b"\0a\0b", 4), name);
+        assert_eq!(unix(b"", 0), None);
+    }
+
     #[test]
     fn what_was_seen_once_is_no_repetition() {
         let epoch = SystemTime::UNIX_EPOCH;
@@ -372,20 +409,24 @@ mod tests {
         #[test]
         fn any_octets_of_a_record_decode_or_are_turned_away(
             mut raw in proptest::collection::vec(any::<u8>(), size_of::<Act>()),
-            kind in 0_u32..6,
+            kind in 0_u32..9,
             audit in any::<bool>(),
         ) {
             let at = offset_of!(Act, deed) + offset_of!(Deed, kind);
             raw[at..at + 4].copy_from_slice(&kind.to_ne_bytes());
             let epoch = SystemTime::UNIX_EPOCH;
             let event = Decoder { epoch, audit }.decode(&raw);
-            prop_assert_eq!(event.is_some(), (ACT_QUERY..=ACT_SOCKET).contains(&kind));
+            // A unix socket has its address behind it.
+            let is_whole = (ACT_QUERY..=ACT_MOVED).contains(&kind) && kind != ACT_UNIX;
+            prop_assert_eq!(event.is_some(), is_whole);
             let process = match event.map(|event| event.fact) {
                 Some(Fact::Contact(contact)) => {
                     prop_assert!(!audit || contact.verdict != Verdict::Blocked);
                     contact.process
                 }
                 Some(Fact::Asked { process, .. }) => process,
+                Some(Fact::Delegation(delegation)) => delegation.process,
+                Some(Fact::Moved(moved)) => moved.process,
                 _ => return Ok(()),
             };
             let octets: usize = process.argv.iter().map(Vec::len).sum();

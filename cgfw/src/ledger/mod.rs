@@ -11,15 +11,17 @@ before those of the kernel that are as old.
 */
 
 mod between;
+mod leads;
 mod recent;
 mod totals;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::between::GoBetweens;
+use self::leads::{Chain, Lead, Leads};
 use self::recent::Recent;
 pub use self::totals::{Delegated, Target, Total, Totals};
 use crate::event::{
@@ -38,10 +40,8 @@ const MAX_WAITING: usize = 1024;
 const ASKERS: usize = 4096;
 /// Refusals and contacts that are remembered as seen.
 const SEEN: usize = 8192;
-/// Addresses whose names are remembered: as many as the kernel side can pin.
-const MAX_ADDRESSES: usize = 1 << 17;
-/// Names that are remembered for one address.
-const MAX_NAMES: usize = 16;
+/// Processes that are remembered, so that what is kept of each act need not be.
+const PROCESSES: usize = 1024;
 
 /// A complete fact: who did what, and what became of it for which reason.
 #[derive(Clone, Debug)]
@@ -154,14 +154,6 @@ struct Seen {
     layer: Layer,
 }
 
-/// A name that an address belongs to.
-#[derive(Debug)]
-struct Lead {
-    /// With its aliases; shared by all addresses of an answer.
-    name: Arc<(Domain, Vec<Domain>)>,
-    asker: Option<ProcessId>,
-}
-
 /// Why a contact has its verdict.
 struct Explanation {
     name: Option<Domain>,
@@ -184,8 +176,8 @@ pub struct Ledger {
     /// Delegation that the user was told of.
     told: Recent<(Target, Verdict), ()>,
     go_betweens: GoBetweens,
-    /// The names of each address, the latest last.
-    leads: HashMap<IpAddr, Vec<Lead>>,
+    processes: Recent<ProcessId, Arc<Process>>,
+    leads: Leads,
     totals: Totals,
 }
 
@@ -200,7 +192,8 @@ impl Ledger {
             delegated: Recent::new(SEEN),
             told: Recent::new(SEEN),
             go_betweens: GoBetweens::new(Vec::new()),
-            leads: HashMap::new(),
+            processes: Recent::new(PROCESSES),
+            leads: Leads::default(),
             totals: Totals::default(),
         }
     }
@@ -293,12 +286,12 @@ impl Ledger {
     }
 
     fn asked(&mut self, key: QueryKey, process: Process) -> Vec<Observation> {
-        // A retransmission by the kernel's timer, which says nothing about who asked.
-        if process.pid == 0 {
+        // Without: a retransmission by the kernel's timer, which does not say who asked.
+        let Some(process) = self.shared(process) else {
             return Vec::new();
-        }
+        };
         let asker = Asker {
-            process: Arc::new(process),
+            process,
             question: None,
         };
         self.askers.insert(key, asker);
@@ -321,6 +314,23 @@ impl Ledger {
             joined.push(self.answered(time, query, process));
         }
         joined
+    }
+
+    /// The process as it was seen before, if nothing about it has changed; `None` if it is
+    /// not known.
+    fn shared(&mut self, process: Process) -> Option<Arc<Process>> {
+        if process.pid == 0 {
+            return None;
+        }
+        let key = id(&process);
+        if let Some(known) = self.processes.get(&key)
+            && **known == process
+        {
+            return Some(Arc::clone(known));
+        }
+        let process = Arc::new(process);
+        self.processes.insert(key, Arc::clone(&process));
+        Some(process)
     }
 
     /// A question with its asker, or one that waited for it in vain.
@@ -387,7 +397,7 @@ impl Ledger {
             contact.destination.port(),
             contact.protocol,
         );
-        let process = (contact.process.pid != 0).then(|| Arc::new(contact.process));
+        let process = self.shared(contact.process);
         let key = ContactKey {
             process: process.as_deref().map(id),
             destination,
@@ -651,7 +661,7 @@ impl Ledger {
     }
 
     fn leads_to(&self, ip: IpAddr) -> impl DoubleEndedIterator<Item = &Lead> {
-        self.leads.get(&ip).into_iter().flatten()
+        self.leads.to(ip)
     }
 
     fn lead_from_answer(&mut self, query: &Query, asker: Option<&Process>) {
@@ -662,31 +672,11 @@ impl Ledger {
     }
 
     /// Remember that `name` leads to `addresses`.
-    fn lead(
-        &mut self,
-        name: &Arc<(Domain, Vec<Domain>)>,
-        addresses: &[IpAddr],
-        asker: Option<ProcessId>,
-    ) {
+    fn lead(&mut self, name: &Chain, addresses: &[IpAddr], asker: Option<ProcessId>) {
         for address in addresses {
-            let address = address.to_canonical();
-            if self.leads.len() >= MAX_ADDRESSES && !self.leads.contains_key(&address) {
+            if !self.leads.add(address.to_canonical(), name, asker) {
                 self.totals.forgotten += 1;
-                continue;
             }
-            let leads = self.leads.entry(address).or_default();
-            let known = leads.iter().position(|lead| lead.name.0 == name.0);
-            let asker = match known.map(|at| leads.remove(at)) {
-                Some(known) => asker.or(known.asker),
-                None => asker,
-            };
-            if leads.len() >= MAX_NAMES {
-                leads.remove(0);
-            }
-            leads.push(Lead {
-                name: Arc::clone(name),
-                asker,
-            });
         }
     }
 }

@@ -242,6 +242,36 @@ fn a_question_waits_for_its_asker_with_patience_and_not_for_ever() {
 }
 
 #[test]
+fn one_process_is_kept_once_however_much_it_does() {
+    let mut ledger = ledger(&[], &[]);
+    for n in 0..3 {
+        resolve(&mut ledger, process(5, "x"), &format!("n{n}.example"), &[]);
+    }
+    let totals: Vec<_> = ledger.totals().targets().map(|(_, total)| total).collect();
+    let [one, others @ ..] = &totals[..] else {
+        panic!("nothing was counted");
+    };
+    let is_same = |total: &&Total| Arc::ptr_eq(&total.processes[0], &one.processes[0]);
+    assert!(others.len() == 2 && others.iter().all(is_same));
+}
+
+#[test]
+fn command_lines_beyond_all_measure_are_left_out_and_said_to_be() {
+    let mut ledger = ledger(&[], &[]);
+    let arguments = "x ".repeat(500);
+    for n in 1..=10_000 {
+        let asker = process(n, &format!("{n} {arguments}"));
+        resolve(&mut ledger, asker, &format!("n{n}.example"), &[]);
+    }
+    let totals = ledger.totals();
+    let (kept, left_out): (Vec<_>, Vec<_>) = totals
+        .targets()
+        .partition(|(_, total)| !total.processes.is_empty());
+    assert!((1000..9000).contains(&kept.len()), "{}", kept.len());
+    assert!(left_out.iter().all(|(_, total)| total.more_processes));
+}
+
+#[test]
 fn no_flood_of_questions_or_askers_or_names_fills_the_memory() {
     let mut ledger = ledger(&[], &[]);
     let mut observed = 0;
@@ -253,10 +283,8 @@ fn no_flood_of_questions_or_askers_or_names_fills_the_memory() {
     assert_eq!(ledger.waiting.len(), MAX_WAITING);
     observed += ledger.finish().len();
     assert_eq!(observed, 1 << 16, "none is lost");
-    assert_eq!(
-        ledger.leads.values().map(Vec::len).sum::<usize>(),
-        MAX_NAMES
-    );
+    let names = ledger.leads_to("192.0.2.1".parse().unwrap()).count();
+    assert_eq!(names, leads::MAX_NAMES);
     resolve(&mut ledger, process(5, "x"), "one-too-many.example", &[]);
     assert_eq!(ledger.totals().targets().count(), 1 << 16);
     assert_eq!(ledger.totals().overflowed(), 1);

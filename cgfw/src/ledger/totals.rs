@@ -13,6 +13,10 @@ const MAX_TARGETS: usize = 1 << 16;
 /// Different command lines that are remembered of those who needed a target, or who
 /// were moved out.
 const MAX_COMMANDS: usize = 16;
+/// What all of those and the other names of targets may take, in octets.
+const MAX_DETAILS: usize = 64 << 20;
+/// What an argument or a name takes besides its octets.
+const DETAIL: usize = 32;
 
 /// The sums of a run.
 #[derive(Debug, Default)]
@@ -25,6 +29,8 @@ pub struct Totals {
     moved: Vec<Moved>,
     /// Moves beyond those.
     more_moved: u64,
+    /// Octets of commands and other names so far, at the most [`MAX_DETAILS`].
+    details: usize,
 }
 
 /// Who was contacted: a name, an address that no name led to, or a process on this host.
@@ -143,7 +149,7 @@ impl Totals {
             .targets
             .entry(target)
             .or_insert_with(|| Total::new(observation));
-        total.add(observation);
+        total.add(observation, &mut self.details);
         total.unjudged |= unjudged;
     }
 }
@@ -172,14 +178,22 @@ impl Total {
         delegated
     }
 
-    fn add(&mut self, observation: &Observation) {
+    fn add(&mut self, observation: &Observation, details: &mut usize) {
+        let mut has_room = |octets: usize| {
+            let is_free = *details + octets <= MAX_DETAILS;
+            *details += if is_free { octets } else { 0 };
+            is_free
+        };
         let count = observation.count;
         match &observation.act {
             Act::Query(_) => self.lookups += count,
             Act::Contact { also, via, .. } => {
                 self.contacts += count;
                 for name in also {
-                    if self.also.len() < MAX_COMMANDS && !self.also.contains(name) {
+                    if self.also.len() < MAX_COMMANDS
+                        && !self.also.contains(name)
+                        && has_room(DETAIL + name.as_wire().len())
+                    {
                         self.also.push(name.clone());
                     }
                 }
@@ -213,7 +227,7 @@ impl Total {
         if self.processes.iter().any(is_known) {
             return;
         }
-        if self.processes.len() < MAX_COMMANDS {
+        if self.processes.len() < MAX_COMMANDS && has_room(octets(process)) {
             self.processes.push(Arc::clone(process));
         } else {
             self.more_processes = true;
@@ -223,4 +237,10 @@ impl Total {
 
 fn is_same(one: &Moved, other: &Moved) -> bool {
     super::id(&one.process) == super::id(&other.process)
+}
+
+fn octets(process: &Process) -> usize {
+    let arguments = process.argv.iter();
+    let arguments: usize = arguments.map(|argument| DETAIL + argument.len()).sum();
+    size_of::<Process>() + process.comm.len() + arguments
 }

@@ -1013,6 +1013,6 @@ fn a_rule_on_a_v4_network_holds_behind_nat64_too() {
     ] {
         assert_eq!(verdict(address), expected, "{address}");
     }
-    let translated = nat64(std::net::Ipv4Addr::new(192, 0, 2, 33));
+    let translated = nat64(Ipv4Addr::new(192, 0, 2, 33));
     assert_eq!(ip("64:ff9b::c000:221"), translated, "RFC 6052 section 2.4");
 }

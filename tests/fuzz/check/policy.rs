@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 
 use cgfw::cli::{self, Invocation};
-use cgfw::policy::{Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Transport};
+use cgfw::policy::{Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Transport, UnixSocket};
 
 use super::reference::{Labels, longest, matched};
 
@@ -47,8 +47,11 @@ fn rule(text: &str, action: Action) -> Option<Rule> {
         }
     };
     same(&format!(" {text}\t"));
-    same(&text.to_ascii_lowercase());
-    same(&text.to_ascii_uppercase());
+    // Of all patterns only sockets, which are files, go by case.
+    if !matches!(&parsed, Ok(rule) if matches!(rule.pattern, Pattern::Socket(_))) {
+        same(&text.to_ascii_lowercase());
+        same(&text.to_ascii_uppercase());
+    }
     if let Some(labels) = host_name(text) {
         let rule = parsed.as_ref().expect("a host name is a pattern");
         let Pattern::Domain { name, scope } = &rule.pattern else {
@@ -92,6 +95,8 @@ fn written(rule: &Rule) -> String {
         },
         Pattern::Network(net) if net.addr().is_ipv6() => format!("[{net}]"),
         Pattern::Network(net) => net.to_string(),
+        Pattern::Socket(UnixSocket::Path(path)) => utf8(path),
+        Pattern::Socket(UnixSocket::Abstract(name)) => format!("@{}", utf8(name)),
     };
     let ports = rule.ports.as_ref().map_or_else(String::new, |ports| {
         format!(":{}-{}", ports.start(), ports.end())
@@ -103,6 +108,11 @@ fn written(rule: &Rule) -> String {
         Some(Transport::Other) => panic!("no text says {rule:?}"),
     };
     format!("{pattern}{ports}{transport}")
+}
+
+/// Octets that came from a text.
+fn utf8(octets: &[u8]) -> String {
+    String::from_utf8(octets.to_vec()).expect("the rule was written in UTF-8")
 }
 
 fn check_name(policy: &Policy, rules: &[Rule], name: &Domain) {

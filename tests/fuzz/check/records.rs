@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cgfw::bpf::decode;
-use cgfw::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Verdict};
+use cgfw::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Service, Verdict};
 use cgfw::ledger::{Act, Ledger, Observation};
 use cgfw::policy::{Domain, Policy, Transport};
 
 /// The size of a record, in octets.
 const RECORD: usize = 1128;
 const ARGV: usize = 1024;
+/// The kind of record that has the address of a unix socket behind it: a path and its length.
+const UNIX: u32 = 6;
+const UNIX_RECORD: usize = RECORD + PATH + 4;
+const PATH: usize = 108;
 
 /// Judge an input: an octet of flags, and records one behind the other.
 pub fn records(input: &[u8]) {
@@ -22,10 +26,17 @@ pub fn records(input: &[u8]) {
     let policy = Arc::new(Policy::new(Vec::new(), None, None, Vec::new()));
     let mut ledger = Ledger::new(Arc::clone(&policy));
     let mut any_blocked = false;
-    for record in records.chunks(RECORD) {
+    let mut rest = records;
+    while !rest.is_empty() {
+        let is_unix = rest.len() >= RECORD && word(rest, 28) == UNIX;
+        let length = if is_unix { UNIX_RECORD } else { RECORD };
+        let record;
+        (record, rest) = rest.split_at(length.min(rest.len()));
         let Some(event) = decode(record, audit) else {
-            // All kinds that there are are decoded.
-            assert!(record.len() < RECORD || !(1..=4).contains(&word(record, 28)));
+            // All kinds that there are are decoded, but for a socket that asks for a name.
+            let is_whole = record.len() == length;
+            let is_known = is_whole && (1..=7).contains(&word(record, 28));
+            assert!(!is_known || is_unix && word(record, RECORD + PATH) == 0);
             continue;
         };
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(long(record, 0));
@@ -49,6 +60,20 @@ pub fn records(input: &[u8]) {
                     let asker = entered[0].process.as_ref();
                     assert_eq!(asker.map(|process| process.pid), Some(pid));
                 }
+            }
+            Fact::Delegation(delegation) => {
+                check_process(&delegation.process, record);
+                check_service(&delegation.service, record);
+                any_blocked |= delegation.verdict == Verdict::Blocked;
+                let service = delegation.service.clone();
+                let [entered] = &*ledger.record(event) else {
+                    panic!("not one observation of {service:?}");
+                };
+                assert_eq!(entered.layer, Layer::Delegation);
+            }
+            Fact::Moved(moved) => {
+                check_process(&moved.process, record);
+                ledger.record(event);
             }
             other => panic!("{other:?} is no fact of a record"),
         }
@@ -77,6 +102,26 @@ fn check_contact(contact: &Contact, record: &[u8], audit: bool) {
     };
     assert_eq!(contact.protocol, protocol);
     check_process(&contact.process, record);
+}
+
+fn check_service(service: &Service, record: &[u8]) {
+    if word(record, 28) != UNIX {
+        let Service::Port { address: to, .. } = service else {
+            panic!("{service:?} of a record without a path");
+        };
+        assert_eq!(*to, SocketAddr::new(address(record), short(record, 36)));
+        return;
+    }
+    let length = usize::try_from(word(record, RECORD + PATH)).map_or(PATH, |used| used.min(PATH));
+    let path = &record[RECORD..RECORD + length];
+    match service {
+        Service::Abstract(name) => assert_eq!([b"\0", &name[..]].concat(), path),
+        Service::Path(name) => {
+            assert!(path.starts_with(name) && !name.is_empty() && !name.contains(&0));
+            assert!(path.get(name.len()).is_none_or(|octet| *octet == 0));
+        }
+        Service::Port { .. } => panic!("{service:?} of a record with a path"),
+    }
 }
 
 fn check_key(key: QueryKey, record: &[u8]) {

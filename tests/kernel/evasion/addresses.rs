@@ -96,7 +96,7 @@ fn v4_addresses_in_v6_ones() {
     let fetch = "dig cdn.example >/dev/null
         curl --silent --max-time 2 http://[64:ff9b::198.51.100.10]/";
     lab.sh(fetch)
-        .stdout("hello from [64:ff9b::198.51.100.10]\n")
+        .stdout("hello from [64:ff9b::c633:640a]\n")
         .run();
     lab.cgfw()
         .args(["--block", "github.com"])

@@ -115,20 +115,10 @@ print('curl', subprocess.run(['curl', '--silent', 'http://github.com/']).returnc
     assert!(sniffer.packets_to([198, 51, 100, 10]).is_empty());
 }
 
-/// cgfw is started in a cgroup that was delegated to the user, as systemd does for
-/// sessions, and the script tries to go back there.
-#[test]
-fn moves_between_cgroups() {
-    let Some(lab) = Lab::new() else { return };
-    let delegated = lab.cgroup().path().join("delegated");
-    let dir = delegated.display();
-    lab.sh(&format!(
-        "mkdir -p {dir}/inner {dir}/other && chown -R dev {dir}"
-    ))
-    .run();
-    let script = format!(
-        "
-import ctypes, os, socket, struct, threading
+/// Every way into the delegated cgroup DIR, what is below and what is above it.
+const MOVES: &str = "
+import ctypes, os, socket, struct, sys, threading
+DIR = sys.argv[1]
 libc = ctypes.CDLL(None, use_errno=True)
 def own():
     return next(l for l in open('/proc/thread-self/cgroup') if l.startswith('0::')).strip()
@@ -150,7 +140,7 @@ def child(act):
         act()
         os._exit(0)
     os.wait()
-outside = ['{dir}', '{dir}/inner', '{dir}/other', os.path.dirname('{dir}')]
+outside = [DIR, DIR + '/inner', DIR + '/other', os.path.dirname(DIR)]
 for target in outside:
     child(lambda: write(target + '/cgroup.procs'))
     child(lambda: write(target + '/cgroup.threads'))
@@ -172,14 +162,25 @@ try:
     print('made', flush=True)
 except OSError as error:
     print(error.strerror, flush=True)
-"
-    );
-    lab.write("moves.py", &script);
+";
+
+/// cgfw is started in a cgroup that was delegated to the user, as systemd does for
+/// sessions, and the script tries to go back there.
+#[test]
+fn moves_between_cgroups() {
+    let Some(lab) = Lab::new() else { return };
+    let delegated = lab.cgroup().path().join("delegated");
+    let dir = delegated.display();
+    lab.sh(&format!(
+        "mkdir -p {dir}/inner {dir}/other && chown -R dev {dir}"
+    ))
+    .run();
+    lab.write("moves.py", MOVES);
     let enter = format!("echo $$ > {dir}/inner/cgroup.procs");
     let sniffer = lab.sniff();
     let bare = lab
         .sh(&format!(
-            "{enter}; exec setpriv --reuid dev --regid dev --init-groups python3 moves.py"
+            "{enter}; exec setpriv --reuid dev --regid dev --init-groups python3 moves.py {dir}"
         ))
         .stdout_has("moved")
         .stdout_has("made")
@@ -189,7 +190,7 @@ except OSError as error:
     let sniffer = lab.sniff();
     let output = lab
         .sh(&format!(
-            "{enter}; exec cgfw run --block 203.0.113.99 --user dev -- python3 moves.py"
+            "{enter}; exec cgfw run --block 203.0.113.99 --user dev -- python3 moves.py {dir}"
         ))
         .run();
     assert!(!output.stdout.contains("moved"), "{output}");

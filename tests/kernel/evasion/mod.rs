@@ -199,7 +199,7 @@ fn program(ways: &[Way]) -> String {
         let script = way.script;
         writeln!(
             program,
-            "way({number}, '{v4}', '{v6}', b'{mark}', {script:?})"
+            "way({number}, '{v4}', '{v6}', b'{mark}', r'''{script}\n''')"
         )
         .unwrap();
     }

@@ -7,6 +7,7 @@ use crate::support::Lab;
 const BLOCK: &[&str] = &["--block", "github.com,b\u{fc}cher.example"];
 const ALLOW: &[&str] = &["--allow", "example.com"];
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn blocked_names_do_not_leave_in_any_question() {
     let Some(lab) = Lab::new() else { return };

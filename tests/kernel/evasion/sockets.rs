@@ -200,6 +200,7 @@ s.sendto(MARK * 40, (T4, PORT))",
     ]);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 #[test]
 fn calls() {
     check(&[
