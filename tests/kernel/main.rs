@@ -27,6 +27,7 @@ mod lab;
 mod load;
 #[cfg(not(debug_assertions))]
 mod measured;
+mod moved;
 mod peers;
 mod policy;
 mod readme;

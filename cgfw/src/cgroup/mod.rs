@@ -8,6 +8,7 @@ directory; a directory that nobody has locked is a leftover.
 */
 
 mod guardian;
+mod members;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
@@ -24,6 +25,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use tokio::io::Interest;
+
+pub use self::members::{Fate, Members};
 
 use self::guardian::Guardian;
 use crate::watch;
@@ -44,6 +47,8 @@ const ATTEMPTS: usize = 100;
 /// does not live to do that, its guardian does.
 pub struct Cgroup {
     path: PathBuf,
+    /// As /proc/PID/cgroup names it: the path within the hierarchy.
+    name: PathBuf,
     /// The directory, locked for as long as the run lives.
     directory: Flock<File>,
     /// Gone when the cgroup has been closed.
@@ -54,14 +59,17 @@ impl Cgroup {
     /// Make the cgroup of the run `id`, 16 hexadecimal digits, after removing what killed
     /// runs have left beside it. Forks, so the process must have one thread.
     pub fn create(id: &str) -> anyhow::Result<Self> {
-        let parent = root_owned_ancestor(&own_path()?)?;
+        let mount = mount_point()?;
+        let parent = root_owned_ancestor(&own_path(&mount)?)?;
         collect_leftovers(&parent)?;
         let path = parent.join(format!("{PREFIX}{id}"));
+        let name = Path::new("/").join(path.strip_prefix(&mount)?);
         // First the guardian: there is no moment without it.
         let guardian = Guardian::start(&path)?;
         let directory = make_locked(&path)?;
         Ok(Self {
             path,
+            name,
             directory,
             guardian: Some(guardian),
         })
@@ -108,11 +116,9 @@ impl Cgroup {
         }
     }
 
-    /// A way to look inside for those who do not own the cgroup.
+    /// A way to look after the processes for those who do not own the cgroup.
     pub fn members(&self) -> Members {
-        Members {
-            path: self.path.clone(),
-        }
+        Members::new(self.path.clone(), self.name.clone(), self.guardian())
     }
 
     /// The process that kills what is inside when this one dies, while there is one.
@@ -152,22 +158,6 @@ impl Cgroup {
     }
 }
 
-/// The processes of a cgroup, for as long as it is there.
-#[derive(Clone, Debug)]
-pub struct Members {
-    path: PathBuf,
-}
-
-impl Members {
-    /// As [`Cgroup::processes`]; none when the cgroup is gone.
-    pub fn processes(&self) -> io::Result<Vec<Pid>> {
-        match processes(&self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            result => result,
-        }
-    }
-}
-
 impl AsFd for Cgroup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
@@ -184,11 +174,10 @@ impl Drop for Cgroup {
     }
 }
 
-/// The directory of this process's cgroup in the unified hierarchy.
-fn own_path() -> anyhow::Result<PathBuf> {
-    let this = procfs::process::Process::myself().context("cannot read /proc/self")?;
-    let mount = this
-        .mountinfo()
+/// Where the unified hierarchy is mounted.
+fn mount_point() -> anyhow::Result<PathBuf> {
+    let mount = procfs::process::Process::myself()
+        .and_then(|this| this.mountinfo())
         .context("cannot read /proc/self/mountinfo")?
         .into_iter()
         .filter(|mount| mount.fs_type == "cgroup2")
@@ -197,6 +186,12 @@ fn own_path() -> anyhow::Result<PathBuf> {
             "no cgroup2 file system is mounted (/proc/self/mountinfo lists none); \
              mount one: mount -t cgroup2 none /sys/fs/cgroup",
         )?;
+    Ok(mount.mount_point)
+}
+
+/// The directory of this process's cgroup in the unified hierarchy.
+fn own_path(mount_point: &Path) -> anyhow::Result<PathBuf> {
+    let this = procfs::process::Process::myself().context("cannot read /proc/self")?;
     let own = this
         .cgroups()
         .context("cannot read /proc/self/cgroup")?
@@ -208,10 +203,10 @@ fn own_path() -> anyhow::Result<PathBuf> {
         bail!(
             "this process's cgroup {} lies outside the cgroup namespace of {}",
             own.pathname,
-            mount.mount_point.display()
+            mount_point.display()
         );
     }
-    Ok(mount.mount_point.join(relative))
+    Ok(mount_point.join(relative))
 }
 
 /// The nearest ancestor of `path`, itself included, that only root can write.

@@ -118,29 +118,34 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn peer(pid: i32) -> Peer {
-    let read = |name: &str| {
-        let mut octets = Vec::new();
-        let file = File::open(format!("/proc/{pid}/{name}"));
-        let read = file.and_then(|file| file.take(ARGV_MAX).read_to_end(&mut octets));
-        // It has ended meanwhile: so much is known of it.
-        read.map_or_else(|_gone| Vec::new(), |_length| octets)
-    };
-    let without = |mut octets: Vec<u8>, end: u8| {
-        octets.pop_if(|last| *last == end);
-        octets
-    };
-    let argv = without(read("cmdline"), 0);
+    let mut comm = read(pid, "comm");
+    comm.pop_if(|last| *last == b'\n');
     Peer {
         pid: pid.unsigned_abs(),
-        comm: without(read("comm"), b'\n'),
-        argv: if argv.is_empty() {
-            Vec::new()
-        } else {
-            argv.split(|octet| *octet == 0)
-                .map(<[u8]>::to_vec)
-                .collect()
-        },
+        comm,
+        argv: argv(Pid::from_raw(pid)),
     }
+}
+
+/// The arguments of a process, argv\[0\] first; of very long ones the beginning. Empty if it
+/// has ended.
+pub fn argv(pid: Pid) -> Vec<Vec<u8>> {
+    let mut line = read(pid.as_raw(), "cmdline");
+    line.pop_if(|last| *last == 0);
+    if line.is_empty() {
+        return Vec::new();
+    }
+    line.split(|octet| *octet == 0)
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+fn read(pid: i32, name: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let file = File::open(format!("/proc/{pid}/{name}"));
+    let read = file.and_then(|file| file.take(ARGV_MAX).read_to_end(&mut octets));
+    // It has ended meanwhile: so much is known of it.
+    read.map_or_else(|_gone| Vec::new(), |_length| octets)
 }
 
 #[cfg(test)]

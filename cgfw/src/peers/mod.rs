@@ -23,6 +23,8 @@ use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+pub use self::holders::argv;
+
 use self::budget::Budget;
 use self::holders::Holder;
 use self::view::View;

@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::inquiry::Inquiry;
 use crate::bpf::Acts;
 use crate::cgroup::Members;
 use crate::dns::Emit;
-use crate::event::{Event, Fact, Service, Verdict};
+use crate::event::{Event, Fact, Verdict};
 use crate::ledger::{Ledger, Observation};
-use crate::peers::{Found, Peers};
 use crate::report::Report;
 use crate::watch;
 
@@ -36,9 +36,7 @@ pub(super) struct Books {
     overflow: Arc<AtomicU64>,
     pub(super) ledger: Ledger,
     pub(super) report: Report,
-    peers: Peers,
-    members: Members,
-    said_that_peers_are_unknown: bool,
+    inquiry: Inquiry,
     /// Whether anything was refused, or would have been.
     pub(super) refused: bool,
     /// Whether the kernel may have more records than were entered.
@@ -64,9 +62,7 @@ impl Books {
             overflow: Arc::clone(&overflow),
             ledger,
             report,
-            peers: Peers::default(),
-            members,
-            said_that_peers_are_unknown: false,
+            inquiry: Inquiry::new(members),
             refused: false,
             behind: false,
         };
@@ -108,6 +104,7 @@ impl Books {
             let act = self.acts.get_mut().read();
             act.map(|event| self.record(event)).is_some()
         });
+        self.inquiry.settle(&mut self.report);
         let overflow = self.overflow.swap(0, Ordering::Relaxed);
         if overflow > 0 {
             self.record(Event {
@@ -129,6 +126,12 @@ impl Books {
         }
     }
 
+    /// Processes that leave the cgroup from now on are meant to.
+    pub(super) fn release(&mut self) {
+        self.enter(None);
+        self.inquiry.release();
+    }
+
     /// When nothing runs any more: the last records, the kernel's counts of what was
     /// repeated, and questions nobody will claim.
     pub(super) fn enter_the_rest(&mut self) {
@@ -148,7 +151,7 @@ impl Books {
     }
 
     fn record(&mut self, event: Event) {
-        let Some(event) = self.complete(event) else {
+        let Some(event) = self.inquiry.complete(event, &mut self.report) else {
             return;
         };
         if let Fact::Lost(count) = event.fact {
@@ -161,33 +164,6 @@ impl Books {
         for observation in self.ledger.record(event) {
             self.observe(&observation);
         }
-    }
-
-    /// Find out what the kernel side could not know; `None` if that makes the event moot.
-    fn complete(&mut self, mut event: Event) -> Option<Event> {
-        if let Fact::Delegation(delegation) = &mut event.fact {
-            let members = &self.members;
-            let found = self
-                .peers
-                .find(&delegation.process, &delegation.service, || {
-                    members.processes()
-                });
-            let found = found.unwrap_or_else(|error| {
-                if !std::mem::replace(&mut self.said_that_peers_are_unknown, true) {
-                    let error = format!("cannot find out who listens on this host: {error:#}");
-                    self.report.error(&error);
-                }
-                Found::Outside(None)
-            });
-            let is_port = matches!(delegation.service, Service::Port { .. });
-            match found {
-                Found::Outside(peer) => delegation.peer = peer,
-                // Of ports the kernel side has looked itself, at the moment of the act.
-                Found::Inside | Found::Nobody if is_port => {}
-                Found::Inside | Found::Nobody => return None,
-            }
-        }
-        Some(event)
     }
 
     fn observe(&mut self, observation: &Observation) {

@@ -80,6 +80,7 @@ impl Run<'_> {
         filter
             .detach(cgroup.as_fd())
             .context("cannot detach the filter")?;
+        self.books.release();
         cgroup
             .release()
             .context("cannot move processes out of the cgroup")?;

@@ -9,6 +9,7 @@ when nothing is left to be filtered.
 
 mod books;
 mod ending;
+mod inquiry;
 mod prepare;
 mod supervise;
 
