@@ -156,9 +156,20 @@ impl Failure {
     const SIZE: usize = 9;
 
     fn to_octets(&self) -> [u8; Self::SIZE] {
-        let [a, b, c, d] = self.place.to_ne_bytes();
-        let [e, f, g, h] = (self.error as i32).to_ne_bytes();
-        [self.step as u8, a, b, c, d, e, f, g, h]
+        let mut octets = [self.step as u8; Self::SIZE];
+        octets[1..5].copy_from_slice(&self.place.to_ne_bytes());
+        octets[5..].copy_from_slice(&(self.error as i32).to_ne_bytes());
+        octets
+    }
+
+    /// In the new process: tell cgfw, and end.
+    fn report(&self, pipe: RawFd) -> ! {
+        let message = self.to_octets();
+        // SAFETY: the message is valid for as many octets as are written. If the parent is
+        // gone, there is nobody to tell.
+        unsafe { libc::write(pipe, message.as_ptr().cast(), message.len()) };
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { libc::_exit(127) }
     }
 }
 
@@ -210,7 +221,9 @@ impl Command<'_> {
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
             Cloned::Child { in_cgroup } => {
                 drop(reader);
-                prepared.give_up(&prepared.become_command(in_cgroup), writer.as_raw_fd())
+                prepared
+                    .become_command(in_cgroup)
+                    .report(writer.as_raw_fd())
             }
         };
         drop(writer);
@@ -232,8 +245,9 @@ impl Command<'_> {
         ))?;
         let Cloned::Parent(init, _pidfd) = cloned else {
             drop((reader, line));
-            let failure = prepared.become_init(strict, theirs.as_fd());
-            prepared.give_up(&failure, writer.as_raw_fd())
+            prepared
+                .become_init(strict, theirs.as_fd())
+                .report(writer.as_raw_fd())
         };
         drop((writer, theirs));
         let pidfd = line
@@ -480,16 +494,6 @@ impl Prepared<'_> {
             place: 0,
             error: Errno::last(),
         }
-    }
-
-    /// Tell cgfw which step failed.
-    fn give_up(&self, failure: &Failure, report: RawFd) -> ! {
-        let message = failure.to_octets();
-        // SAFETY: the message is valid for as many octets as are written. If the parent is
-        // gone, there is nobody to tell.
-        unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
-        // SAFETY: ends this process without running anything of the parent's.
-        unsafe { libc::_exit(127) }
     }
 
     fn install_filter(&self) -> Result<(), Errno> {

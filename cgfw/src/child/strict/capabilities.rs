@@ -29,6 +29,9 @@ const KEPT: [Capability; 18] = [
     Capability::CAP_SYS_RESOURCE,
 ];
 
+/// include/uapi/linux/prctl.h
+const PR_CAP_AMBIENT_CLEAR_ALL: c_ulong = 4;
+
 /// Bits of all capabilities that are kept.
 fn kept() -> u64 {
     KEPT.iter()
@@ -46,9 +49,7 @@ pub(super) fn drop_the_rest() -> Result<(), Errno> {
             prctl(libc::PR_CAPBSET_DROP, number.into())?;
         }
     }
-    // linux/prctl.h
-    const CLEAR_ALL: c_ulong = 4;
-    prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL)?;
+    prctl(libc::PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)?;
     let mut sets = get()?;
     for (set, kept) in sets.iter_mut().zip(halves(kept)) {
         set.effective &= kept;
