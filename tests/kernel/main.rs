@@ -31,4 +31,5 @@ mod policy;
 mod readme;
 mod refusals;
 mod setup;
+mod strict;
 mod soak;
