@@ -1,9 +1,9 @@
 //! `--strict`: what leads out of the default mode, for root, leads nowhere. Each way is shown
 //! to work without it.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -58,9 +58,7 @@ fn bare<'lab>(lab: &'lab Lab, script: &str) -> Test<'lab> {
 fn check_sent(lab: &Lab, script: &str) -> Output {
     let sent = |options: &[&str]| {
         let sniffer = lab.sniff();
-        let output = python(lab.cgfw().args(options), script)
-            .any_status()
-            .run();
+        let output = python(lab.cgfw().args(options), script).any_status().run();
         (sniffer.packets_with(MARK).len(), output)
     };
     let (count, output) = sent(&DEFAULT);
@@ -194,9 +192,10 @@ fn files_that_act_on_the_kernel() {
             "{path}: {works}"
         );
     }
-    let agent = "import glob; print(glob.glob('/sys/fs/cgroup/*/release_agent') + \
-                 glob.glob('/sys/fs/cgroup/cgroup.procs'))";
-    python(lab.cgfw().args(STRICT), agent).stdout("[]\n").run();
+    let agents =
+        "find /sys/fs/cgroup -mindepth 2 '(' -name release_agent -o -name cgroup.procs ')'";
+    assert_ne!(lab.sh(agents).run().stdout, "");
+    lab.cgfw().args(STRICT).sh(agents).stdout("").run();
 }
 
 #[test]
@@ -277,7 +276,6 @@ fn sockets() {
     // Family, type, protocol, and what becomes of it.
     for (socket, strict) in [
         ("17, 3, 0", "EAFNOSUPPORT"),
-        ("38, 5, 0", "EAFNOSUPPORT"),
         ("16, 3, 12", "EPROTONOSUPPORT"),
         ("16, 3, 4", "EPROTONOSUPPORT"),
         ("16, 3, 15", "EPROTONOSUPPORT"),
@@ -356,11 +354,9 @@ fn a_key_with_an_upcall() {
         "print(call({}, b'user', b'no such key', b'callout', 0))",
         libc::SYS_request_key
     );
+    // There is no such key; ENOENT says that there is no helper, but that it was looked for.
     let works = bare(&lab, &script).run().stdout;
-    assert!(
-        works == "ENOKEY\n" || works.parse::<i32>().is_ok(),
-        "{works}"
-    );
+    assert!(["ENOKEY\n", "ENOENT\n"].contains(&&*works), "{works}");
     for options in [&DEFAULT[..], &STRICT] {
         python(lab.cgfw().args(options), &script)
             .stdout("EPERM\n")
@@ -371,7 +367,7 @@ fn a_key_with_an_upcall() {
 #[test]
 fn devices_and_routes() {
     let Some(lab) = Lab::new() else { return };
-    let link = "ip link add gone type dummy && ip link del gone && echo worked";
+    let link = "ip link add gone type veth peer name away && ip link del gone && echo worked";
     lab.sh(link).stdout("worked\n").run();
     lab.cgfw()
         .args(STRICT)
@@ -438,8 +434,8 @@ fn descriptors_that_are_inherited() {
         .fd(reader.into(), 5)
         .fd(stream.into(), 7)
         .sh("ls /proc/self/fd | tr '\\n' ' '")
-        .stdout(lab.sh("ls /proc/self/fd | tr '\\n' ' '").run().stdout)
-        .stderr_has("closed 2 inherited descriptors")
+        .stdout("0 1 2 3 ")
+        .stderr_has(" inherited descriptors; --strict passes on stdin, stdout and stderr")
         .run();
     // As services and CI runners have it.
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -503,7 +499,10 @@ int main(int argc, char **argv) {
     // x32, where the kernel has it at all.
     let x32 = format!("print(call(0x40000000 | {}, 17, 3, 0))", libc::SYS_socket);
     let refused = python(lab.cgfw().args(DEFAULT), &x32).run().stdout;
-    assert!(["ENOSYS\n", "EAFNOSUPPORT\n"].contains(&&*refused), "{refused}");
+    assert!(
+        ["ENOSYS\n", "EAFNOSUPPORT\n"].contains(&&*refused),
+        "{refused}"
+    );
     python(lab.cgfw().args(STRICT), &x32)
         .stdout("ENOSYS\n")
         .run();
@@ -522,9 +521,7 @@ int main(int argc, char **argv) {
 #[test]
 fn the_terminal_of_the_caller() {
     let Some(lab) = Lab::new() else { return };
-    let script = format!(
-        "{PRELUDE}\nprint('typing:', name(lambda: fcntl.ioctl(0, 0x5412, b'x')))"
-    );
+    let script = format!("{PRELUDE}\nprint('typing:', name(lambda: fcntl.ioctl(0, 0x5412, b'x')))");
     let mut without = Terminal::start(&lab.command("python3").args(["-c", &script]));
     without.wait_for("typing: worked");
     without.finish();
@@ -543,7 +540,7 @@ fn the_supervisor_and_its_guardian() {
         "
 print([name(lambda: os.kill(pid, signal.SIGKILL)) for pid in [1, os.getppid(), -1]])
 print(call({ptrace}, 0x4206, 1, 0, 0), name(lambda: open('/proc/1/mem')),
-      name(lambda: os.listdir('/proc/1/fd')))
+      {{name(lambda: os.readlink('/proc/1/fd/' + fd)) for fd in os.listdir('/proc/1/fd')}})
 seen = [open('/proc/%s/comm' % pid).read().strip() for pid in os.listdir('/proc') if pid.isdigit()]
 print(sorted(seen))
 print(name(lambda: os.kill({host}, 0)))
@@ -555,19 +552,22 @@ send()",
     let output = python(lab.cgfw().args(STRICT), &script).run();
     assert_eq!(
         output.stdout,
-        "['worked', 'worked', 'worked']\n\
-         EPERM EACCES EACCES\n\
+        "['worked', 'worked', 'ESRCH']\n\
+         EPERM EACCES {'EACCES'}\n\
          ['init', 'python3']\n\
          ESRCH\n\
-         send: [Errno 1] Operation not permitted\n",
+         send: [Errno 111] Connection refused\n",
         "{output}"
     );
     assert_eq!(output.refusals().len(), 1, "cgfw lives and sees\n{output}");
     assert!(sniffer.packets_with(MARK).is_empty());
     // The same by default ends cgfw, and with it the run.
-    python(lab.cgfw().args(DEFAULT), "os.kill(os.getppid(), signal.SIGKILL)")
-        .signal(Signal::SIGKILL)
-        .run();
+    python(
+        lab.cgfw().args(DEFAULT),
+        "os.kill(os.getppid(), signal.SIGKILL)",
+    )
+    .signal(Signal::SIGKILL)
+    .run();
     lab.expect_gone_within(Duration::from_secs(1));
 }
 
