@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::{Cgroup, Members};
-use crate::child::{self, Identity, OpenFiles, Signals};
+use crate::child::{self, Identity, OpenFiles, Signals, Unix};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
@@ -41,7 +41,10 @@ use crate::report::Report;
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let mut phases = Phases::begin();
     let mut notes = prepare::close_foreign_sockets()?;
-    prepare::require_rights()?;
+    if settings.strict {
+        notes.extend(prepare::close_other_descriptors()?);
+    }
+    prepare::require_rights(settings.strict)?;
     let signals = Signals::block()?;
     let open_files = OpenFiles::raise()?;
     child::adopt_orphans()?;
@@ -68,7 +71,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     phases.end("load the eBPF programs");
     filter.attach(cgroup.as_fd())?;
     phases.end("attach the eBPF programs");
-    let protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    let (confinement, unconfined) = prepare::confinement(settings, Unix::Refused)?;
+    phases.end("plan the confinement");
+    let mut protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    protection.strict = confinement.measures();
     prepare::tell_the_start(
         &mut report,
         settings,
@@ -91,10 +97,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let mut run = Run::start(settings, parts, ledger, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
         notes.extend(proxies.iter().map(ToString::to_string));
+        run.caveats.extend(unconfined);
         run.tell(notes, &filter);
         phases.end("start the proxy");
         let finish = run
-            .command(signals, open_files, &cgroup, identity.as_ref())
+            .command(
+                signals,
+                open_files,
+                &cgroup,
+                identity.as_ref(),
+                &confinement,
+            )
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
@@ -136,6 +149,8 @@ struct Run<'s> {
     own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
+    /// The init of the child, which is no process of the command's.
+    init: Option<Pid>,
 }
 
 impl<'s> Run<'s> {
@@ -186,6 +201,7 @@ impl<'s> Run<'s> {
             ))),
             own_processes: Vec::new(),
             caveats: Vec::new(),
+            init: None,
         })
     }
 

@@ -14,7 +14,7 @@ use nix::unistd::{Group, Uid, User, getgroups};
 
 use crate::bpf::{self, Filter};
 use crate::cgroup::Cgroup;
-use crate::child::{self, Identity};
+use crate::child::{self, Confinement, Identity, Unix};
 use crate::cli::Run as Settings;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
@@ -46,8 +46,37 @@ pub(super) fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-pub(super) fn require_rights() -> anyhow::Result<()> {
-    let missing = child::missing_capabilities()?;
+/// Under `--strict` nothing is passed on but the standard descriptors. Those may be unix
+/// sockets, as services and CI runners have them, unless they reach more than their peer.
+/// Must come as early as [`close_foreign_sockets`].
+pub(super) fn close_other_descriptors() -> anyhow::Result<Vec<String>> {
+    let name = |fd| ["stdin", "stdout", "stderr"][usize::try_from(fd).unwrap_or(0)];
+    let mut notes = Vec::new();
+    for (fd, reaches_others) in child::unix_standard_descriptors() {
+        if reaches_others {
+            bail!(
+                "{} is a unix datagram socket, through which the command could reach others; \
+                 put a pipe between: cgfw run --strict ... -- COMMAND < /dev/null | cat",
+                name(fd)
+            );
+        }
+        notes.push(format!(
+            "{} is a unix socket: who holds its other end can pass open sockets to the command",
+            name(fd)
+        ));
+    }
+    let closed = child::close_beyond_stderr().context("cannot close inherited descriptors")?;
+    if closed > 0 {
+        notes.push(format!(
+            "closed {closed} inherited descriptor{}; --strict passes on stdin, stdout and stderr",
+            if closed == 1 { "" } else { "s" }
+        ));
+    }
+    Ok(notes)
+}
+
+pub(super) fn require_rights(strict: bool) -> anyhow::Result<()> {
+    let missing = child::missing_capabilities(strict)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -154,6 +183,18 @@ pub(super) fn tell_the_start(
 }
 
 /// What is in place once the programs are attached.
+/// What holds for the child beside the filter, and what of it cannot be had.
+pub(super) fn confinement(
+    settings: &Settings,
+    unix: Unix,
+) -> anyhow::Result<(Confinement, Option<String>)> {
+    match (settings.strict, settings.audit) {
+        (true, _) => Ok((Confinement::strict(unix)?, None)),
+        (false, true) => Ok((Confinement::NONE, None)),
+        (false, false) => Confinement::ordinary(settings.no_new_privs),
+    }
+}
+
 pub(super) fn protection(
     settings: &Settings,
     identity: Option<&Identity>,
