@@ -128,7 +128,10 @@ fn check_delegation(delegation: &Delegation, record: &[u8], audit: bool) {
         let protocol = protocol(record);
         (Service::Port { address, protocol }, verdict(record, audit))
     };
-    assert_eq!((&delegation.service, delegation.verdict), (&service, verdict));
+    assert_eq!(
+        (&delegation.service, delegation.verdict),
+        (&service, verdict)
+    );
 }
 
 fn check_contact(contact: &Contact, record: &[u8], audit: bool) {
