@@ -40,6 +40,14 @@ pub fn unix_standard_descriptors() -> Vec<(RawFd, bool)> {
         .collect()
 }
 
+/// The unix sockets beyond stderr, over which whoever holds the other end can pass sockets
+/// that are not filtered (SCM_RIGHTS, unix(7)).
+pub fn unix_descriptors() -> io::Result<Vec<RawFd>> {
+    let mut found = descriptors()?;
+    found.retain(|&fd| fd > 2 && option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX));
+    Ok(found)
+}
+
 /// Close everything beyond stderr, and count it. To be called before any other descriptor is
 /// opened.
 pub fn close_beyond_stderr() -> io::Result<usize> {

@@ -19,7 +19,7 @@ mod user;
 
 pub use self::confinement::Confinement;
 pub use self::inherited::{
-    ForeignSocket, close_beyond_stderr, close_network_sockets, network_sockets,
+    ForeignSocket, close_beyond_stderr, close_network_sockets, network_sockets, unix_descriptors,
     unix_standard_descriptors,
 };
 pub use self::limits::OpenFiles;
