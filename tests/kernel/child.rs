@@ -696,3 +696,24 @@ fn a_signal_ends_the_wait_for_survivors() {
         running.finish();
     }
 }
+
+/// The kernel kills what is cloned out of a cgroup that was killed once (cgroup.kill) into one
+/// that was not.
+#[test]
+fn a_command_starts_in_a_cgroup_that_was_killed_before() {
+    let Some(lab) = Lab::new() else { return };
+    let once = lab.cgroup().path().join("once");
+    std::fs::create_dir(&once).unwrap();
+    std::fs::write(once.join("cgroup.kill"), "1").unwrap();
+    let script = format!("echo 0 >{}/cgroup.procs && exec \"$@\"", once.display());
+    for options in [&["-q"][..], &["-q", "--strict"]] {
+        lab.command("sh")
+            .args(["-c", &script, "sh", "cgfw", "run"])
+            .args(options)
+            .args(["--", "sh", "-c", "echo it runs; exit 3"])
+            .status(3)
+            .stdout("it runs\n")
+            .run();
+    }
+    std::fs::remove_dir(&once).unwrap();
+}

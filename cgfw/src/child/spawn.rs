@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
-use std::io::{self, PipeReader, Read as _, pipe};
+use std::io::{self, PipeReader, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -216,7 +216,7 @@ impl Command<'_> {
 
     fn spawn_direct(&self, prepared: &Prepared<'_>) -> Result<Child, SpawnError> {
         let (reader, writer) = pipe().map_err(SpawnError::setup("make a pipe"))?;
-        let cloned = clone_into(self.cgroup).map_err(SpawnError::setup("start a process"))?;
+        let cloned = clone_into(self.cgroup, 0).map_err(SpawnError::setup("start a process"))?;
         let (pid, pidfd) = match cloned {
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
             Cloned::Child { in_cgroup } => {
@@ -240,14 +240,17 @@ impl Command<'_> {
         let (reader, writer) = pipe().map_err(SpawnError::setup("make a pipe"))?;
         let (line, theirs) = init::Line::new().map_err(SpawnError::setup("make a socket pair"))?;
         let namespaces = init::NAMESPACES.cast_unsigned().into();
-        let cloned = clone3(self.cgroup, namespaces).map_err(SpawnError::setup(
+        let cloned = clone_into(self.cgroup, namespaces).map_err(SpawnError::setup(
             "start a process in namespaces of its own",
         ))?;
-        let Cloned::Parent(init, _pidfd) = cloned else {
-            drop((reader, line));
-            prepared
-                .become_init(strict, theirs.as_fd())
-                .report(writer.as_raw_fd())
+        let init = match cloned {
+            Cloned::Parent(init, _pidfd) => init,
+            Cloned::Child { in_cgroup } => {
+                drop((reader, line));
+                prepared
+                    .become_init(in_cgroup, strict, theirs.as_fd())
+                    .report(writer.as_raw_fd())
+            }
         };
         drop((writer, theirs));
         let pidfd = line
@@ -428,15 +431,8 @@ struct Prepared<'c> {
 impl Prepared<'_> {
     /// In the new process: become the command. Returns only when a step has failed.
     fn become_command(&self, in_cgroup: bool) -> Failure {
-        let enter = || {
-            if in_cgroup {
-                Ok(())
-            } else {
-                enter(self.command.cgroup)
-            }
-        };
         let steps: [Act<'_>; 8] = [
-            (Step::EnterCgroup, &enter),
+            (Step::EnterCgroup, &|| self.enter_cgroup(in_cgroup)),
             (Step::Mask, &|| self.mask()),
             (Step::NoNewPrivs, &|| self.give_up_privileges()),
             // While still root: it must not take no_new_privs, which ends sudo.
@@ -451,9 +447,12 @@ impl Prepared<'_> {
 
     /// In the new process: become the init of the namespaces that it was cloned into, and
     /// start the command. Returns only when a step has failed, in one or the other.
-    fn become_init(&self, strict: &Strict, line: BorrowedFd<'_>) -> Failure {
+    fn become_init(&self, in_cgroup: bool, strict: &Strict, line: BorrowedFd<'_>) -> Failure {
         let prepare = || {
-            take(&[(Step::BeginInit, &init::begin)])?;
+            take(&[
+                (Step::EnterCgroup, &|| self.enter_cgroup(in_cgroup)),
+                (Step::BeginInit, &init::begin),
+            ])?;
             strict.mount().map_err(|(place, error)| Failure {
                 step: Step::Mount,
                 place: u32::try_from(place).unwrap_or(u32::MAX),
@@ -484,6 +483,15 @@ impl Prepared<'_> {
             (Step::Signals, &|| self.restore_signals()),
         ];
         take(&steps).err().unwrap_or_else(|| self.execute())
+    }
+
+    /// Enter the cgroup, unless the process was made in it.
+    fn enter_cgroup(&self, is_there: bool) -> Result<(), Errno> {
+        if is_there {
+            Ok(())
+        } else {
+            enter(self.command.cgroup)
+        }
     }
 
     fn execute(&self) -> Failure {
@@ -587,36 +595,54 @@ enum Cloned {
     Child { in_cgroup: bool },
 }
 
-/// Clone this process into a cgroup.
+/// Clone this process into a cgroup, and into new namespaces (CLONE_NEW*) if there are any.
+/// The copy has the calling thread only, and libc does not know it: it may make system calls
+/// and nothing that takes a lock.
 ///
 /// Where clone3 is forbidden, as in containers whose seccomp filter is older than it, fork;
-/// then the child enters the cgroup by itself.
-fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
-    match clone3(cgroup, 0) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-            fork_beside()
-        }
-        result => result,
+/// then the child enters the cgroup by itself. So it does where the kernel kills what it has
+/// just cloned: it compares how often the cgroup that the child goes to was killed
+/// (cgroup.kill) with how often the one was that its parent is in (cgroup_post_fork,
+/// kernel/cgroup/cgroup.c).
+fn clone_into(cgroup: BorrowedFd<'_>, namespaces: u64) -> io::Result<Cloned> {
+    let (mut reader, mut writer) = pipe()?;
+    let cloned = match clone3(Some(cgroup), namespaces) {
+        Err(Errno::ENOSYS | Errno::EPERM) if namespaces == 0 => return fork_beside(),
+        result => result?,
+    };
+    let Cloned::Parent(pid, _) = cloned else {
+        drop(reader);
+        // Whoever reads this finds out in another way if it does not arrive.
+        let _alive = writer.write(&[1]);
+        return Ok(cloned);
+    };
+    drop(writer);
+    if reader.read(&mut [0])? == 1 {
+        return Ok(cloned);
     }
+    waitpid(pid, None)?;
+    Ok(clone3(None, namespaces)?)
 }
 
-/// Clone this process into a cgroup and into new namespaces (CLONE_NEW*). The copy has the
-/// calling thread only, and libc does not know it: it may make system calls and nothing that
-/// takes a lock.
-fn clone3(cgroup: BorrowedFd<'_>, namespaces: u64) -> io::Result<Cloned> {
+/// As [`clone_into`], with nothing to fall back on.
+fn clone3(cgroup: Option<BorrowedFd<'_>>, namespaces: u64) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: integers only, for which zero is a value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = CLONE_INTO_CGROUP | CLONE_PIDFD | namespaces;
+    args.flags = CLONE_PIDFD | namespaces;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    }
     // SAFETY: like fork: no memory is shared, the stack is the copy of ours, and the copy
     // keeps to what is said above. `args` is as large as is said.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
-    let pid = libc::pid_t::try_from(Errno::result(result)?).map_err(io::Error::other)?;
+    let pid = libc::pid_t::try_from(Errno::result(result)?).map_err(|_too_large| Errno::ERANGE)?;
     if pid == 0 {
-        return Ok(Cloned::Child { in_cgroup: true });
+        let in_cgroup = cgroup.is_some();
+        return Ok(Cloned::Child { in_cgroup });
     }
     // SAFETY: the kernel has just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
