@@ -301,3 +301,27 @@ fn the_first_line_says_what_is_enforced_and_on_whom() {
         lab.sh("rm audit.jsonl").run();
     }
 }
+
+#[test]
+fn strict_refuses_what_others_listen_on() {
+    let Some(lab) = Lab::new() else { return };
+    let _service = outside(&lab);
+    for (command, shown, rules) in WAYS {
+        let output = lab
+            .cgfw()
+            .args(["--strict", "--allow", rules[0]])
+            .sh(command)
+            .stdout("")
+            .status(7)
+            .run();
+        // Of unix sockets there are none to connect, or the program that judges them says no.
+        if shown.starts_with("127.") {
+            let refusal = output.refusal();
+            assert_eq!(refusal["blockedAt"], "delegation", "{output}");
+            assert_eq!(refusal["peer"], "python3 service.py", "{output}");
+            let row = format!("\n    {shown}  1 contact  {command}\n");
+            assert!(output.stderr.contains(&row), "{output}");
+            assert_eq!(last_line(&output), "not clean: 1 target was blocked");
+        }
+    }
+}
