@@ -15,11 +15,12 @@ pub const NOT_FOUND: u8 = 127;
 /// The command succeeded and something was blocked, under `--fail-on-block`.
 pub const BLOCKED: u8 = 120;
 
-/// The exit code of a run. `blocked` is what `--fail-on-block` demands, if it was given
-/// and anything was blocked: it replaces the success of the command and nothing else.
-pub fn code(outcome: Outcome, blocked: Option<u8>) -> u8 {
+/// The exit code of a run. `instead` is what replaces the success of the command, and nothing
+/// else: what `--fail-on-block` demands if anything was blocked, or [`FAILED`] if something
+/// was lost under `--strict`.
+pub fn code(outcome: Outcome, instead: Option<u8>) -> u8 {
     match outcome {
-        Outcome::Exited(0) => blocked.unwrap_or(0),
+        Outcome::Exited(0) => instead.unwrap_or(0),
         Outcome::Exited(status) => status,
         Outcome::Killed(signal) => 128_u8.saturating_add(signal),
         Outcome::TimedOut => TIMED_OUT,

@@ -13,43 +13,47 @@ use crate::support::lab::{DEV, WORK};
 use crate::support::terminal::Terminal;
 
 const BLOCK: [&str; 2] = ["--block", "github.com"];
+/// What a child can tell neither from each other nor from running bare.
+const MODES: [&[&str]; 2] = [&BLOCK, &["--block", "github.com", "--strict"]];
 
 #[test]
 fn exit_codes_are_the_documented_ones() {
     let Some(lab) = Lab::new() else { return };
-    for code in [0, 1, 2, 42, 126, 127, 255] {
+    for options in MODES {
+        for code in [0, 1, 2, 42, 126, 127, 255] {
+            lab.cgfw()
+                .args(options)
+                .sh(&format!("exit {code}"))
+                .status(code)
+                .run();
+        }
+        for (signal, code) in [("TERM", 143), ("KILL", 137), ("SEGV", 139), ("INT", 130)] {
+            lab.cgfw()
+                .args(options)
+                .sh(&format!("kill -{signal} $$"))
+                .status(code)
+                .run();
+        }
         lab.cgfw()
-            .args(BLOCK)
-            .sh(&format!("exit {code}"))
-            .status(code)
+            .args(options)
+            .child(["no-such-command"])
+            .status(127)
+            .stderr_has("no-such-command")
             .run();
-    }
-    for (signal, code) in [("TERM", 143), ("KILL", 137), ("SEGV", 139), ("INT", 130)] {
         lab.cgfw()
-            .args(BLOCK)
-            .sh(&format!("kill -{signal} $$"))
-            .status(code)
+            .args(options)
+            .child(["/no/such/file"])
+            .status(127)
+            .stderr_has("/no/such/file")
             .run();
+        lab.cgfw()
+            .args(options)
+            .child(["/etc/passwd"])
+            .status(126)
+            .stderr_has("/etc/passwd")
+            .run();
+        lab.cgfw().args(options).child(["/etc"]).status(126).run();
     }
-    lab.cgfw()
-        .args(BLOCK)
-        .child(["no-such-command"])
-        .status(127)
-        .stderr_has("no-such-command")
-        .run();
-    lab.cgfw()
-        .args(BLOCK)
-        .child(["/no/such/file"])
-        .status(127)
-        .stderr_has("/no/such/file")
-        .run();
-    lab.cgfw()
-        .args(BLOCK)
-        .child(["/etc/passwd"])
-        .status(126)
-        .stderr_has("/etc/passwd")
-        .run();
-    lab.cgfw().args(BLOCK).child(["/etc"]).status(126).run();
 }
 
 #[test]
@@ -65,41 +69,45 @@ os.execvp('cgfw', ['cgfw', 'run', '--block', 'github.com', '--', 'sh', '-c', 'ex
 #[test]
 fn a_timeout_ends_the_run_with_124() {
     let Some(lab) = Lab::new() else { return };
-    let output = lab
-        .cgfw()
-        .args(BLOCK)
-        .args(["--timeout", "1"])
-        .sh("sleep 60 & setsid sleep 60 & sleep 60")
-        .status(124)
-        .run();
-    assert!(output.elapsed > Duration::from_millis(950), "{output}");
-    assert!(output.elapsed < Duration::from_secs(10), "{output}");
-    lab.cgfw()
-        .args(BLOCK)
-        .args(["--timeout", "20"])
-        .sh("exit 3")
-        .status(3)
-        .run();
+    for options in MODES {
+        let output = lab
+            .cgfw()
+            .args(options)
+            .args(["--timeout", "1"])
+            .sh("sleep 60 & setsid sleep 60 & sleep 60")
+            .status(124)
+            .run();
+        assert!(output.elapsed > Duration::from_millis(950), "{output}");
+        assert!(output.elapsed < Duration::from_secs(10), "{output}");
+        lab.cgfw()
+            .args(options)
+            .args(["--timeout", "20"])
+            .sh("exit 3")
+            .status(3)
+            .run();
+    }
 }
 
 #[test]
 fn standard_descriptors_pass_through() {
     let Some(lab) = Lab::new() else { return };
-    let output = lab
-        .cgfw()
-        .args(BLOCK)
-        .stdin("to be\nor not\n")
-        .sh("cat; echo that is >&2; printf '\\000\\377'")
-        .run();
-    assert!(output.stdout.starts_with("to be\nor not\n\0"), "{output}");
-    assert!(output.stderr.contains("that is\n"), "{output}");
-    // Nothing of cgfw's own is in standard output, however it is used.
-    lab.cgfw()
-        .args(BLOCK)
-        .arg("-v")
-        .sh("curl --silent github.com; true")
-        .stdout("")
-        .run();
+    for options in MODES {
+        let output = lab
+            .cgfw()
+            .args(options)
+            .stdin("to be\nor not\n")
+            .sh("cat; echo that is >&2; printf '\\000\\377'")
+            .run();
+        assert!(output.stdout.starts_with("to be\nor not\n\0"), "{output}");
+        assert!(output.stderr.contains("that is\n"), "{output}");
+        // Nothing of cgfw's own is in standard output, however it is used.
+        lab.cgfw()
+            .args(options)
+            .arg("-v")
+            .sh("curl --silent github.com; true")
+            .stdout("")
+            .run();
+    }
 }
 
 #[test]
@@ -169,106 +177,117 @@ fn sorted(text: &str) -> Vec<&str> {
 #[test]
 fn signals_sent_to_cgfw_reach_the_child_once() {
     let Some(lab) = Lab::new() else { return };
-    for (signal, name) in [
-        (Signal::SIGTERM, "TERM"),
-        (Signal::SIGINT, "INT"),
-        (Signal::SIGHUP, "HUP"),
-        (Signal::SIGQUIT, "QUIT"),
-        (Signal::SIGUSR1, "USR1"),
-        (Signal::SIGUSR2, "USR2"),
-    ] {
+    for options in MODES {
+        for (signal, name) in [
+            (Signal::SIGTERM, "TERM"),
+            (Signal::SIGINT, "INT"),
+            (Signal::SIGHUP, "HUP"),
+            (Signal::SIGQUIT, "QUIT"),
+            (Signal::SIGUSR1, "USR1"),
+            (Signal::SIGUSR2, "USR2"),
+        ] {
+            let mut running = lab
+                .cgfw()
+                .args(options)
+                .sh(&format!(
+                    "trap 'echo got {name}' {name}; echo ready; \
+                 for i in 1 2 3 4 5 6 7 8; do sleep 0.1; done; exit 7"
+                ))
+                .status(7)
+                .spawn();
+            running.wait_for_stdout("ready");
+            running.send(signal);
+            assert_eq!(running.finish().stdout, format!("ready\ngot {name}\n"));
+        }
         let mut running = lab
             .cgfw()
-            .args(BLOCK)
-            .sh(&format!(
-                "trap 'echo got {name}' {name}; echo ready; \
-                 for i in 1 2 3 4 5 6 7 8; do sleep 0.1; done; exit 7"
-            ))
-            .status(7)
+            .args(options)
+            .sh("echo ready; exec sleep 30")
+            .status(143)
             .spawn();
         running.wait_for_stdout("ready");
-        running.send(signal);
-        assert_eq!(running.finish().stdout, format!("ready\ngot {name}\n"));
+        running.send(Signal::SIGTERM);
+        let output = running.finish();
+        assert!(output.elapsed < Duration::from_secs(10), "{output}");
     }
-    let mut running = lab
-        .cgfw()
-        .args(BLOCK)
-        .sh("echo ready; exec sleep 30")
-        .status(143)
-        .spawn();
-    running.wait_for_stdout("ready");
-    running.send(Signal::SIGTERM);
-    let output = running.finish();
-    assert!(output.elapsed < Duration::from_secs(10), "{output}");
 }
 
 #[test]
 fn control_c_reaches_the_child_once() {
     let Some(lab) = Lab::new() else { return };
-    let test = lab.cgfw().args(BLOCK).sh(
-        "trap 'echo caught $((count = count + 1))' INT; echo ready; \
+    for options in MODES {
+        let test = lab.cgfw().args(options).sh(
+            "trap 'echo caught $((count = count + 1))' INT; echo ready; \
          for i in 1 2 3 4 5 6 7 8; do sleep 0.1; done; echo count=$count; exit 5",
-    );
-    let mut terminal = Terminal::start(&test);
-    terminal.wait_for("ready");
-    terminal.typed("\x03");
-    terminal.wait_for("count=1");
-    assert_eq!(terminal.finish().0.code(), Some(5));
+        );
+        let mut terminal = Terminal::start(&test);
+        terminal.wait_for("ready");
+        terminal.typed("\x03");
+        terminal.wait_for("count=1");
+        assert_eq!(terminal.finish().0.code(), Some(5));
+    }
 }
 
 #[test]
 fn control_c_ends_a_child_that_does_not_mind() {
     let Some(lab) = Lab::new() else { return };
-    let mut terminal = Terminal::start(&lab.cgfw().args(BLOCK).sh("echo ready; exec sleep 30"));
-    terminal.wait_for("ready");
-    terminal.typed("\x03");
-    assert_eq!(terminal.finish().0.code(), Some(130));
+    for options in MODES {
+        let mut terminal =
+            Terminal::start(&lab.cgfw().args(options).sh("echo ready; exec sleep 30"));
+        terminal.wait_for("ready");
+        terminal.typed("\x03");
+        assert_eq!(terminal.finish().0.code(), Some(130));
+    }
 }
 
 #[test]
 fn the_terminal_belongs_to_the_child() {
     let Some(lab) = Lab::new() else { return };
-    let test = lab
-        .cgfw()
-        .args(BLOCK)
-        .sh("test -t 0 && test -t 1 && stty -echo && \
+    for options in MODES {
+        let test = lab
+            .cgfw()
+            .args(options)
+            .sh("test -t 0 && test -t 1 && stty -echo && \
          read -r line </dev/tty && echo \"read <$line>\"; stty echo");
-    let mut terminal = Terminal::start(&test);
-    std::thread::sleep(Duration::from_millis(500));
-    terminal.typed("from the keyboard\n");
-    terminal.wait_for("read <from the keyboard>");
-    assert!(terminal.finish().0.success());
+        let mut terminal = Terminal::start(&test);
+        std::thread::sleep(Duration::from_millis(500));
+        terminal.typed("from the keyboard\n");
+        terminal.wait_for("read <from the keyboard>");
+        assert!(terminal.finish().0.success());
+    }
 }
 
 #[test]
 fn job_control_stops_and_continues() {
     let Some(lab) = Lab::new() else { return };
-    lab.script(
-        "job.sh",
-        "#!/bin/sh\necho started\nsleep 1\necho worked\nexit 0\n",
-    );
-    let mut shell = Terminal::start(&lab.command("bash").args(["--norc", "--noprofile", "-i"]));
-    shell.typed("PS1='prompt> '\n");
-    shell.wait_for("prompt> ");
-    shell.typed("cgfw run --block github.com -- ./job.sh\n");
-    shell.wait_for("started");
-    // A shell that is stopped between vfork and exec of its child would hang for good.
-    std::thread::sleep(Duration::from_millis(300));
-    shell.typed("\x1a");
-    shell.wait_for("Stopped");
-    shell.typed("jobs\n");
-    shell.wait_for("prompt> ");
-    std::thread::sleep(Duration::from_millis(1500));
-    shell.typed("fg\n");
-    let while_stopped = shell.wait_for("./job.sh");
-    assert!(
-        !while_stopped.contains("worked"),
-        "ran on while stopped: {while_stopped}"
-    );
-    shell.wait_for("worked");
-    shell.wait_for("prompt> ");
-    shell.typed("exit\n");
-    shell.finish();
+    for options in MODES {
+        lab.script(
+            "job.sh",
+            "#!/bin/sh\necho started\nsleep 1\necho worked\nexit 0\n",
+        );
+        let mut shell = Terminal::start(&lab.command("bash").args(["--norc", "--noprofile", "-i"]));
+        shell.typed("PS1='prompt> '\n");
+        shell.wait_for("prompt> ");
+        shell.typed(&format!("cgfw run {} -- ./job.sh\n", options.join(" ")));
+        shell.wait_for("started");
+        // A shell that is stopped between vfork and exec of its child would hang for good.
+        std::thread::sleep(Duration::from_millis(300));
+        shell.typed("\x1a");
+        shell.wait_for("Stopped");
+        shell.typed("jobs\n");
+        shell.wait_for("prompt> ");
+        std::thread::sleep(Duration::from_millis(1500));
+        shell.typed("fg\n");
+        let while_stopped = shell.wait_for("./job.sh");
+        assert!(
+            !while_stopped.contains("worked"),
+            "ran on while stopped: {while_stopped}"
+        );
+        shell.wait_for("worked");
+        shell.wait_for("prompt> ");
+        shell.typed("exit\n");
+        shell.finish();
+    }
 }
 
 #[test]
@@ -394,7 +413,13 @@ fn signal_dispositions_and_mask_are_as_bare() {
     let Some(lab) = Lab::new() else { return };
     let script = "grep -E '^Sig(Blk|Ign|Cgt)' /proc/self/status";
     let bare = lab.sh(script).run();
-    lab.cgfw().args(BLOCK).sh(script).stdout(bare.stdout).run();
+    for options in MODES {
+        lab.cgfw()
+            .args(options)
+            .sh(script)
+            .stdout(bare.stdout.clone())
+            .run();
+    }
     // Not a number: whoever started the tests may ignore others, as posix_spawn of glibc
     // makes its children ignore the C library's own.
     let grep = "grep SigIgn /proc/self/status";
@@ -429,40 +454,46 @@ fn signal_dispositions_and_mask_are_as_bare() {
 #[test]
 fn survivors_are_ended_and_listed() {
     let Some(lab) = Lab::new() else { return };
-    lab.cgfw()
-        .args(BLOCK)
-        .sh("setsid sleep 4711 & exit 0")
-        .stderr_has("sleep 4711")
-        .run();
-    lab.expect_gone_within(Duration::from_millis(500));
-    // SIGTERM first: what wants to may tidy up. SIGKILL for what does not listen.
-    let output = lab
-        .cgfw()
-        .args(BLOCK)
-        .sh(
-            "setsid sh -c 'trap \"echo tidied > tidied; exit\" TERM; echo up > up; \
+    for options in MODES {
+        lab.sh("rm -f up tidied done").run();
+        lab.cgfw()
+            .args(options)
+            .sh("setsid sleep 4711 & exit 0")
+            .stderr_has("sleep 4711")
+            .run();
+        lab.expect_gone_within(Duration::from_millis(500));
+        // SIGTERM first: what wants to may tidy up. SIGKILL for what does not listen.
+        let output = lab
+            .cgfw()
+            .args(options)
+            .sh(
+                "setsid sh -c 'trap \"echo tidied > tidied; exit\" TERM; echo up > up; \
                  while :; do sleep 0.05; done' & \
              setsid sh -c 'trap \"\" TERM; while :; do sleep 0.05; done' & \
              while ! [ -e up ]; do sleep 0.05; done; exit 4",
-        )
-        .status(4)
-        .run();
-    assert_eq!(lab.read("tidied"), "tidied\n", "{output}");
-    lab.expect_gone_within(Duration::from_millis(500));
+            )
+            .status(4)
+            .run();
+        assert_eq!(lab.read("tidied"), "tidied\n", "{output}");
+        lab.expect_gone_within(Duration::from_millis(500));
+    }
 }
 
 #[test]
 fn survivors_are_waited_for_if_asked() {
     let Some(lab) = Lab::new() else { return };
-    let output = lab
-        .cgfw()
-        .args(BLOCK)
-        .args(["--survivors", "wait"])
-        .sh("(sleep 1; curl --silent github.com; echo done > done) & exit 6")
-        .status(6)
-        .run();
-    assert_eq!(lab.read("done"), "done\n");
-    assert_eq!(output.refusal()["domain"], "github.com.", "{output}");
+    for options in MODES {
+        lab.sh("rm -f up tidied done").run();
+        let output = lab
+            .cgfw()
+            .args(options)
+            .args(["--survivors", "wait"])
+            .sh("(sleep 1; curl --silent github.com; echo done > done) & exit 6")
+            .status(6)
+            .run();
+        assert_eq!(lab.read("done"), "done\n");
+        assert_eq!(output.refusal()["domain"], "github.com.", "{output}");
+    }
 }
 
 #[test]
@@ -608,54 +639,81 @@ fn a_child_cannot_move_itself_out_as_an_ordinary_user() {
 #[test]
 fn an_interactive_shell_has_job_control_of_its_own() {
     let Some(lab) = Lab::new() else { return };
-    let shell = ["bash", "--norc", "--noprofile", "-i"];
-    let mut terminal = Terminal::start(&lab.cgfw().args(BLOCK).child(shell));
-    terminal.typed("PS1='in''side> '\n");
-    terminal.wait_for("inside> ");
-    terminal.typed("sleep 50\n");
-    std::thread::sleep(Duration::from_millis(300));
-    terminal.typed("\x03");
-    terminal.wait_for("inside> ");
-    terminal.typed("sleep 51\n");
-    std::thread::sleep(Duration::from_millis(300));
-    terminal.typed("\x1a");
-    terminal.wait_for("Stopped");
-    terminal.wait_for("inside> ");
-    terminal.typed("fg\n");
-    terminal.wait_for("fg");
-    terminal.wait_for("sleep 51");
-    std::thread::sleep(Duration::from_millis(300));
-    terminal.typed("\x03");
-    terminal.wait_for("inside> ");
-    terminal.typed("exit 7\n");
-    let (status, screen) = terminal.finish();
-    assert_eq!(status.code(), Some(7), "{screen}");
+    for options in MODES {
+        let shell = ["bash", "--norc", "--noprofile", "-i"];
+        let mut terminal = Terminal::start(&lab.cgfw().args(options).child(shell));
+        terminal.typed("PS1='in''side> '\n");
+        terminal.wait_for("inside> ");
+        terminal.typed("sleep 50\n");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.typed("\x03");
+        terminal.wait_for("inside> ");
+        terminal.typed("sleep 51\n");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.typed("\x1a");
+        terminal.wait_for("Stopped");
+        terminal.wait_for("inside> ");
+        terminal.typed("fg\n");
+        terminal.wait_for("fg");
+        terminal.wait_for("sleep 51");
+        std::thread::sleep(Duration::from_millis(300));
+        terminal.typed("\x03");
+        terminal.wait_for("inside> ");
+        terminal.typed("exit 7\n");
+        let (status, screen) = terminal.finish();
+        assert_eq!(status.code(), Some(7), "{screen}");
+    }
 }
 
 #[test]
 fn a_timeout_bounds_the_wait_for_survivors() {
     let Some(lab) = Lab::new() else { return };
-    lab.cgfw()
-        .args(BLOCK)
-        .args(["--timeout", "1", "--survivors", "wait"])
-        .sh("sleep 60 & exit 0")
-        .status(124)
-        .within(Duration::from_secs(10))
-        .run();
+    for options in MODES {
+        lab.cgfw()
+            .args(options)
+            .args(["--timeout", "1", "--survivors", "wait"])
+            .sh("sleep 60 & exit 0")
+            .status(124)
+            .within(Duration::from_secs(10))
+            .run();
+    }
 }
 
 #[test]
 fn a_signal_ends_the_wait_for_survivors() {
     let Some(lab) = Lab::new() else { return };
-    let running = lab
-        .cgfw()
-        .args(BLOCK)
-        .args(["--survivors", "wait"])
-        .sh("sleep 60 & exit 0")
-        .any_status()
-        .within(Duration::from_secs(10))
-        .spawn();
-    std::thread::sleep(Duration::from_millis(1500));
-    running.send(Signal::SIGTERM);
-    running.finish();
+    for options in MODES {
+        let running = lab
+            .cgfw()
+            .args(options)
+            .args(["--survivors", "wait"])
+            .sh("sleep 60 & exit 0")
+            .any_status()
+            .within(Duration::from_secs(10))
+            .spawn();
+        std::thread::sleep(Duration::from_millis(1500));
+        running.send(Signal::SIGTERM);
+        running.finish();
+    }
+}
+
+/// The kernel kills what is cloned out of a cgroup that was killed once (cgroup.kill) into one
+/// that was not.
+#[test]
+fn a_command_starts_in_a_cgroup_that_was_killed_before() {
+    let Some(lab) = Lab::new() else { return };
+    let once = lab.cgroup().path().join("once");
+    std::fs::create_dir(&once).unwrap();
+    std::fs::write(once.join("cgroup.kill"), "1").unwrap();
+    let script = format!("echo 0 >{}/cgroup.procs && exec \"$@\"", once.display());
+    for options in [&["-q"][..], &["-q", "--strict"]] {
+        lab.command("sh")
+            .args(["-c", &script, "sh", "cgfw", "run"])
+            .args(options)
+            .args(["--", "sh", "-c", "echo it runs; exit 3"])
+            .status(3)
+            .stdout("it runs\n")
+            .run();
+    }
+    std::fs::remove_dir(&once).unwrap();
 }

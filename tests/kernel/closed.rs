@@ -16,6 +16,8 @@ const BLOCKED: &str = "198.51.100.10";
 const UNPINNED: &str = "203.0.113.99";
 /// Refuses both, and everything else that was not resolved.
 const ALLOW_LIST: [&str; 4] = ["--allow", "example.com", "--block", "github.com"];
+/// All of this page holds in both.
+const MODES: [&[&str]; 2] = [&[], &["--strict"]];
 
 /// The cgroup of the one run in the lab.
 #[track_caller]
@@ -29,10 +31,11 @@ fn run_cgroup(lab: &Lab) -> PathBuf {
         .clone()
 }
 
-fn start_traffic(lab: &Lab) -> Running {
+fn start_traffic(lab: &Lab, mode: &[&str]) -> Running {
     let mut running = lab
         .cgfw()
         .args(ALLOW_LIST)
+        .args(mode)
         .arg("-q")
         .child(["traffic", BLOCKED, "9", UNPINNED, "9"])
         .any_status()
@@ -60,10 +63,15 @@ fn kill_9_at_any_moment_lets_nothing_out_and_leaves_nothing() {
     let sniffer = lab.sniff();
     let starting = [0, 1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40].map(|delay| (false, delay));
     let running = [0, 1, 3, 10, 50].map(|delay| (true, delay));
-    for (is_running, delay) in starting.into_iter().chain(running) {
+    let moments = || starting.into_iter().chain(running);
+    for ((is_running, delay), mode) in MODES
+        .into_iter()
+        .flat_map(|mode| moments().map(move |moment| (moment, mode)))
+    {
         let mut running = lab
             .cgfw()
             .args(ALLOW_LIST)
+            .args(mode)
             .arg("-q")
             .child(["traffic", BLOCKED, "9", UNPINNED, "9"])
             .signal(Signal::SIGKILL)
@@ -128,36 +136,41 @@ fn the_lab_would_see_a_leak() {
 #[test]
 fn a_busy_run_that_is_killed_is_gone_within_a_second() {
     let Some(lab) = Lab::new() else { return };
-    let sniffer = lab.sniff();
-    let running = start_traffic(&lab);
-    let cgroup = run_cgroup(&lab);
-    let objects = Objects::attached_to(&cgroup);
-    assert!(!objects.programs.is_empty() && !objects.maps.is_empty());
-    running.send(Signal::SIGKILL);
-    lab.expect_gone_within(Duration::from_secs(1));
-    expect_objects_gone(&objects);
-    running.finish();
-    assert!(sniffer.packets_to([198, 51, 100, 10]).is_empty());
-    assert!(sniffer.packets_to([203, 0, 113, 99]).is_empty());
+    for mode in MODES {
+        let sniffer = lab.sniff();
+        let running = start_traffic(&lab, mode);
+        let cgroup = run_cgroup(&lab);
+        let objects = Objects::attached_to(&cgroup);
+        assert!(!objects.programs.is_empty() && !objects.maps.is_empty());
+        running.send(Signal::SIGKILL);
+        lab.expect_gone_within(Duration::from_secs(1));
+        expect_objects_gone(&objects);
+        running.finish();
+        assert!(sniffer.packets_to([198, 51, 100, 10]).is_empty());
+        assert!(sniffer.packets_to([203, 0, 113, 99]).is_empty());
+    }
 }
 
 #[test]
 fn sigterm_and_sigint_end_the_run_closed() {
     let Some(lab) = Lab::new() else { return };
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        let mut running = lab
-            .cgfw()
-            .args(ALLOW_LIST)
-            .sh("setsid sleep 4711 & echo ready; exec sleep 4712")
-            .status(128 + signal as i32)
-            .spawn();
-        running.wait_for_stdout("ready");
-        let objects = Objects::attached_to(&run_cgroup(&lab));
-        running.send(signal);
-        let output = running.finish();
-        assert!(output.elapsed < Duration::from_secs(10), "{output}");
-        lab.expect_gone_within(Duration::from_millis(100));
-        expect_objects_gone(&objects);
+    for mode in MODES {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let mut running = lab
+                .cgfw()
+                .args(ALLOW_LIST)
+                .args(mode)
+                .sh("setsid sleep 4711 & echo ready; exec sleep 4712")
+                .status(128 + signal as i32)
+                .spawn();
+            running.wait_for_stdout("ready");
+            let objects = Objects::attached_to(&run_cgroup(&lab));
+            running.send(signal);
+            let output = running.finish();
+            assert!(output.elapsed < Duration::from_secs(10), "{output}");
+            lab.expect_gone_within(Duration::from_millis(100));
+            expect_objects_gone(&objects);
+        }
     }
 }
 
@@ -207,7 +220,7 @@ fn leftovers_of_a_run_whose_guardian_died_too_are_collected() {
         .spawn();
     live.wait_for_stdout("ready");
     let live_cgroup = run_cgroup(&lab);
-    let running = start_traffic(&lab);
+    let running = start_traffic(&lab, &[]);
     let cgroup = lab
         .cgroup()
         .children()

@@ -65,3 +65,40 @@ fn the_policy_in_ci() {
         .status(9)
         .run();
 }
+
+#[test]
+fn the_transitive_dependency() {
+    let Some(lab) = Lab::new() else { return };
+    let deploy = "/mnt/examples/transitive.sh";
+    lab.command(deploy)
+        .stderr_has("the release service has no answer")
+        .status(1)
+        .run();
+    lab.command(deploy).arg("serve").run();
+    let deployed = "deploy: asking the release service which release is current\n\
+                    deploy: deploying release 42\n";
+    lab.command(deploy).stdout(deployed).run();
+    let asked = || lab.internet().questions_about("github.com").len();
+    let before = asked();
+    lab.cgfw()
+        .args(["--block", "github.com"])
+        .child([deploy])
+        .stdout(deployed)
+        .stderr_has("WARN DELEGATION ALLOWED ")
+        .stderr_has(" peer=\"python3 - release-service\"\n")
+        .stderr_has("\nnot clean: 1 delegation: what python3 does is not seen\n")
+        .run();
+    assert!(asked() > before, "the service did not reach for github.com");
+    lab.cgfw()
+        .args(["--block", "github.com", "--allow", "127.0.0.1:8642"])
+        .child([deploy])
+        .stdout(deployed)
+        .stderr_lacks("WARN")
+        .stderr_has("\nclean: ")
+        .run();
+    lab.command(deploy).arg("stop").run();
+    lab.sh("ip link set eth0 down; /mnt/examples/transitive.sh serve; \
+            /mnt/examples/transitive.sh; /mnt/examples/transitive.sh stop")
+        .stderr_has("the release service has no answer")
+        .run();
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 use cgfw::exit;
 use serde_json::Value;
 
+use crate::delegation::outside;
 use crate::support::Lab;
 use crate::support::command::Test;
 use crate::support::dns::RESOLVER;
@@ -172,7 +173,14 @@ fn uninterrupted(output: &str) -> String {
 fn masked(line: &str) -> String {
     let is_digit = |c: char| c.is_ascii_digit();
     let mut line = line.to_owned();
-    for key in [" pid=", "\"pid\":", "\"ppid\":", "\"latency_us\":"] {
+    for key in [
+        " pid=",
+        " peerPid=",
+        ", pid ",
+        "\"pid\":",
+        "\"ppid\":",
+        "\"latency_us\":",
+    ] {
         line = mask(&line, key, is_digit);
     }
     for key in ["\"time\":\"", "\"run\":\""] {
@@ -351,6 +359,11 @@ fn the_exit_codes_are_those_of_the_program() {
 const REFUSED: &str = "curl --silent github.com; curl --silent chain.example; \
                        curl --silent shared.example; curl --silent 203.0.113.99; true";
 
+/// Turns to the service outside in two ways, and to a proxy.
+const DELEGATED: &str = "curl --silent --unix-socket /mnt/work/service.sock http://x/; \
+                         curl --silent --noproxy '*' http://127.0.0.1:8099/; \
+                         curl --silent http://example.com/";
+
 #[test]
 fn the_keys_of_a_refusal_are_all_told_in_their_order() {
     let Some(lab) = Lab::new() else { return };
@@ -384,8 +397,41 @@ fn the_keys_of_a_refusal_are_all_told_in_their_order() {
 }
 
 #[test]
+fn the_keys_of_a_delegation_are_all_told_in_their_order() {
+    let Some(lab) = Lab::new() else { return };
+    let _service = outside(&lab);
+    let output = lab
+        .cgfw()
+        .args(["--block", "github.com"])
+        .env("all_proxy", "203.0.113.98:80")
+        .sh(DELEGATED)
+        .run();
+    let rows = table("Delegation");
+    let documented: Vec<&str> = rows.iter().flat_map(|row| code(row[0])).collect();
+    let mut found = BTreeSet::new();
+    for line in output.stderr.lines() {
+        let Some((_, line)) = line.split_once(" DELEGATION ALLOWED ") else {
+            continue;
+        };
+        let (_, own) = line.split_once(" firewallMethod=blocklist ").unwrap();
+        let keys: Vec<&str> = documented
+            .iter()
+            .copied()
+            .filter(|key| format!(" {own}").contains(&format!(" {key}=")))
+            .collect();
+        let mut ordered = keys.clone();
+        ordered.sort_by_key(|key| own.find(&format!("{key}=")));
+        assert_eq!(keys, ordered, "another order than the README's: {line}");
+        assert_eq!(keys.len(), own.matches('=').count(), "undocumented: {line}");
+        found.extend(keys);
+    }
+    assert_eq!(found, BTreeSet::from_iter(documented), "{output}");
+}
+
+#[test]
 fn the_fields_of_the_audit_log_are_all_told() {
     let Some(lab) = Lab::new() else { return };
+    let _service = outside(&lab);
     let cgfw = || {
         lab.cgfw()
             .args(["--block", "github.com,203.0.113.99"])
@@ -397,6 +443,12 @@ fn the_fields_of_the_audit_log_are_all_told() {
     let long = "long ".repeat(1000);
     let argv = ["curl", "--silent", "--user-agent", &*long, "github.com"];
     cgfw().child(argv).status(6).run();
+    cgfw()
+        .env("all_proxy", "203.0.113.98:80")
+        .sh(DELEGATED)
+        .run();
+    let way_out = lab.cgroup().path().join("cgroup.procs");
+    cgfw().sh(&format!("echo $$ > {}", way_out.display())).run();
     let mut found = BTreeSet::new();
     for line in lab.read("audit.jsonl").lines() {
         let line: Value = serde_json::from_str(line).unwrap();

@@ -8,6 +8,8 @@ use std::fs;
 use std::io;
 use std::os::fd::RawFd;
 
+use nix::errno::Errno;
+
 /// A socket that is not filtered, whoever made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignSocket {
@@ -19,19 +21,54 @@ pub struct ForeignSocket {
 /// The inherited sockets of families that reach other machines.
 pub fn network_sockets() -> io::Result<Vec<ForeignSocket>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let Some(fd) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
-            continue;
-        };
-        if let Some(family) = family(fd)
+    for fd in descriptors()? {
+        if let Some(family) = option(fd, libc::SO_DOMAIN)
             && !matches!(family, libc::AF_UNIX | libc::AF_NETLINK)
         {
             found.push(ForeignSocket { fd, family });
         }
+    }
+    Ok(found)
+}
+
+/// Which of stdin, stdout and stderr are unix sockets, and whether each is one that can send
+/// to any other.
+pub fn unix_standard_descriptors() -> Vec<(RawFd, bool)> {
+    (0..=2)
+        .filter(|&fd| option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX))
+        .map(|fd| (fd, option(fd, libc::SO_TYPE) == Some(libc::SOCK_DGRAM)))
+        .collect()
+}
+
+/// The unix sockets beyond stderr, over which whoever holds the other end can pass sockets
+/// that are not filtered (SCM_RIGHTS, unix(7)).
+pub fn unix_descriptors() -> io::Result<Vec<RawFd>> {
+    let mut found = descriptors()?;
+    found.retain(|&fd| fd > 2 && option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX));
+    Ok(found)
+}
+
+/// Close everything beyond stderr, and count it. To be called before any other descriptor is
+/// opened.
+pub fn close_beyond_stderr() -> io::Result<usize> {
+    let mut closed = 0;
+    for fd in descriptors()?.into_iter().filter(|fd| *fd > 2) {
+        match nix::unistd::close(fd) {
+            Ok(()) => closed += 1,
+            // The one through which they were listed.
+            Err(Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(closed)
+}
+
+/// The open descriptors, and one that is closed by now.
+fn descriptors() -> io::Result<Vec<RawFd>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let name = entry?.file_name();
+        found.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
     Ok(found)
 }
@@ -47,20 +84,20 @@ pub fn close_network_sockets(sockets: &[ForeignSocket]) -> io::Result<()> {
 /// Of an int, as sockets measure it.
 const SIZE: libc::socklen_t = 4;
 
-/// The family of a descriptor that is a socket.
-fn family(fd: RawFd) -> Option<libc::c_int> {
-    let mut family: libc::c_int = 0;
+/// An option of a descriptor that is a socket.
+fn option(fd: RawFd, name: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
     let mut length = SIZE;
-    // SAFETY: `family` and `length` are valid for writes and of the size that is said; a
+    // SAFETY: `value` and `length` are valid for writes and of the size that is said; a
     // descriptor that is closed or no socket makes the call fail.
     let result = unsafe {
         libc::getsockopt(
             fd,
             libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut family).cast(),
+            name,
+            (&raw mut value).cast(),
             &raw mut length,
         )
     };
-    (result == 0).then_some(family)
+    (result == 0).then_some(value)
 }

@@ -2,10 +2,10 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
-use std::io::{self, PipeReader, Read as _, pipe};
+use std::io::{self, PipeReader, Read as _, Write as _, pipe};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 use nix::errno::Errno;
@@ -14,7 +14,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
-use super::{Identity, Inherited, OpenFiles};
+use super::confinement::Kind;
+use super::strict::{Strict, init};
+use super::{Confinement, Identity, Inherited, OpenFiles};
 use crate::watch;
 
 /// What to start, and how.
@@ -31,8 +33,9 @@ pub struct Command<'c> {
     /// Sockets and other files that the child must not reach: each is hidden behind
     /// /dev/null in a mount namespace of the child's own.
     pub masked: &'c [MaskedFile],
-    /// prctl(PR_SET_NO_NEW_PRIVS).
+    /// prctl(PR_SET_NO_NEW_PRIVS), which `--strict` implies.
     pub no_new_privs: bool,
+    pub confinement: &'c Confinement,
 }
 
 /// A file to hide, and the mount that it is on.
@@ -50,10 +53,18 @@ pub enum SpawnError {
     /// The command cannot be executed.
     CannotExecute(io::Error),
     /// The child could not be prepared; nothing was executed.
-    Setup {
-        step: &'static str,
-        error: io::Error,
-    },
+    Setup { step: String, error: io::Error },
+}
+
+impl SpawnError {
+    /// Of something that this process could not do.
+    fn setup<E: Into<io::Error>>(step: &str) -> impl FnOnce(E) -> Self {
+        let step = step.to_owned();
+        move |error| Self::Setup {
+            step,
+            error: error.into(),
+        }
+    }
 }
 
 impl fmt::Display for SpawnError {
@@ -75,29 +86,112 @@ pub enum Ended {
 }
 
 /// The running command.
-pub struct Child {
-    pid: Pid,
-    pidfd: AsyncFd<OwnedFd>,
+pub struct Child(Place);
+
+/// Where the command is among processes.
+enum Place {
+    /// A child of this process.
+    Direct { pid: Pid, pidfd: AsyncFd<OwnedFd> },
+    /// A child of an init, which tells how it ended.
+    BelowInit {
+        init: Pid,
+        pidfd: OwnedFd,
+        line: AsyncFd<init::Line>,
+    },
 }
 
-/// The steps between clone and execve, in their order, as the pipe to the parent names them.
-const STEPS: [&str; 8] = [
-    "enter the cgroup",
-    "mask the sockets of name service daemons (CAP_SYS_ADMIN is needed)",
-    "become the user of the child",
-    "set no_new_privs",
-    "tie the child to cgfw",
-    "restore the limit of open files",
-    "restore signals",
-    "execute the command",
-];
-const EXECUTE: u8 = 7;
+/// What happens in the new processes between clone and execve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    EnterCgroup,
+    BeginInit,
+    Mount,
+    Mask,
+    NoNewPrivs,
+    Capabilities,
+    Scopes,
+    Filter,
+    Fork,
+    BeKnown,
+    ChangeUser,
+    Tie,
+    OpenFiles,
+    Signals,
+    Execute,
+}
+
+impl Step {
+    const ALL: [(Self, &'static str); 15] = [
+        (Self::EnterCgroup, "enter the cgroup"),
+        (Self::BeginInit, "become the init of a PID namespace"),
+        (Self::Mount, "mount, hide or protect"),
+        (
+            Self::Mask,
+            "mask the sockets of name service daemons (CAP_SYS_ADMIN is needed)",
+        ),
+        (Self::NoNewPrivs, "set no_new_privs"),
+        (Self::Capabilities, "drop capabilities"),
+        (Self::Scopes, "enter a Landlock domain"),
+        (Self::Filter, "install a seccomp filter"),
+        (Self::Fork, "start a process below the init"),
+        (Self::BeKnown, "tell cgfw of the command"),
+        (Self::ChangeUser, "become the user of the child"),
+        (Self::Tie, "tie the child to cgfw"),
+        (Self::OpenFiles, "restore the limit of open files"),
+        (Self::Signals, "restore signals"),
+        (Self::Execute, "execute the command"),
+    ];
+}
+
+/// A step that failed, as it goes through the pipe to cgfw.
+struct Failure {
+    step: Step,
+    /// Which of the mounts.
+    place: u32,
+    error: Errno,
+}
+
+impl Failure {
+    const SIZE: usize = 9;
+
+    fn to_octets(&self) -> [u8; Self::SIZE] {
+        let mut octets = [self.step as u8; Self::SIZE];
+        octets[1..5].copy_from_slice(&self.place.to_ne_bytes());
+        octets[5..].copy_from_slice(&(self.error as i32).to_ne_bytes());
+        octets
+    }
+
+    /// In the new process: tell cgfw, and end.
+    fn report(&self, pipe: RawFd) -> ! {
+        let message = self.to_octets();
+        // SAFETY: the message is valid for as many octets as are written. If the parent is
+        // gone, there is nobody to tell.
+        unsafe { libc::write(pipe, message.as_ptr().cast(), message.len()) };
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { libc::_exit(127) }
+    }
+}
+
+/// A step, and what it does.
+type Act<'a> = (Step, &'a dyn Fn() -> Result<(), Errno>);
+
+/// Take every step, up to the first that fails.
+fn take(steps: &[Act<'_>]) -> Result<(), Failure> {
+    for (step, act) in steps {
+        act().map_err(|error| Failure {
+            step: *step,
+            place: 0,
+            error,
+        })?;
+    }
+    Ok(())
+}
 
 impl Command<'_> {
     /// Start the command. When this returns, it is executing inside the cgroup. Needs a
     /// tokio runtime.
     pub fn spawn(&self) -> Result<Child, SpawnError> {
-        let setup = |step| move |error| SpawnError::Setup { step, error };
         // Everything that allocates happens before there are two processes.
         let argv = self
             .argv
@@ -114,24 +208,113 @@ impl Command<'_> {
             command: self,
             parent: nix::unistd::getpid(),
         };
-        let (reader, writer) = pipe().map_err(setup("make a pipe"))?;
-        let (pid, pidfd) = match clone_into(self.cgroup).map_err(setup("start a process"))? {
+        match self.confinement.as_strict() {
+            None => self.spawn_direct(&prepared),
+            Some(strict) => self.spawn_below_init(&prepared, strict),
+        }
+    }
+
+    fn spawn_direct(&self, prepared: &Prepared<'_>) -> Result<Child, SpawnError> {
+        let (reader, writer) = pipe().map_err(SpawnError::setup("make a pipe"))?;
+        let cloned = clone_into(self.cgroup, 0).map_err(SpawnError::setup("start a process"))?;
+        let (pid, pidfd) = match cloned {
             Cloned::Parent(pid, pidfd) => (pid, pidfd),
             Cloned::Child { in_cgroup } => {
                 drop(reader);
-                prepared.become_command(in_cgroup, writer.as_raw_fd())
+                prepared
+                    .become_command(in_cgroup)
+                    .report(writer.as_raw_fd())
             }
         };
         drop(writer);
-        if let Some(error) = failure(reader).map_err(setup("hear from the child"))? {
-            waitpid(pid, None).map_err(|error| SpawnError::Setup {
-                step: "reap the child",
-                error: error.into(),
-            })?;
-            return Err(error);
-        }
-        let pidfd = watch::readable(pidfd).map_err(setup("watch the child"))?;
-        Ok(Child { pid, pidfd })
+        self.expect_success(pid, reader)?;
+        let pidfd = watch::readable(pidfd).map_err(SpawnError::setup("watch the child"))?;
+        Ok(Child(Place::Direct { pid, pidfd }))
+    }
+
+    fn spawn_below_init(
+        &self,
+        prepared: &Prepared<'_>,
+        strict: &Strict,
+    ) -> Result<Child, SpawnError> {
+        let (reader, writer) = pipe().map_err(SpawnError::setup("make a pipe"))?;
+        let (line, theirs) = init::Line::new().map_err(SpawnError::setup("make a socket pair"))?;
+        let namespaces = init::NAMESPACES.cast_unsigned().into();
+        let cloned = clone_into(self.cgroup, namespaces).map_err(SpawnError::setup(
+            "start a process in namespaces of its own",
+        ))?;
+        let init = match cloned {
+            Cloned::Parent(init, _pidfd) => init,
+            Cloned::Child { in_cgroup } => {
+                drop((reader, line));
+                prepared
+                    .become_init(in_cgroup, strict, theirs.as_fd())
+                    .report(writer.as_raw_fd())
+            }
+        };
+        drop((writer, theirs));
+        let pidfd = line
+            .meet()
+            .and_then(|command| {
+                let pidfd = command.map(pidfd_open).transpose()?;
+                line.go().map(|()| pidfd)
+            })
+            .map_err(SpawnError::setup("hear from the command"));
+        self.expect_success(init, reader)?;
+        let pidfd = pidfd?.ok_or(Errno::ECHILD);
+        Ok(Child(Place::BelowInit {
+            init,
+            pidfd: pidfd.map_err(SpawnError::setup("start the command below its init"))?,
+            line: watch::readable(line).map_err(SpawnError::setup("watch the child"))?,
+        }))
+    }
+
+    /// Wait until the command is being executed. If it is not, reap the child and say why.
+    fn expect_success(&self, child: Pid, reader: PipeReader) -> Result<(), SpawnError> {
+        let failure = self
+            .failure(reader)
+            .map_err(SpawnError::setup("hear from the child"))?;
+        let Some(error) = failure else {
+            return Ok(());
+        };
+        waitpid(child, None).map_err(SpawnError::setup("reap the child"))?;
+        Err(error)
+    }
+
+    /// What the child says before it executes the command; nothing if it got that far,
+    /// because execve closes the pipe.
+    fn failure(&self, mut reader: PipeReader) -> io::Result<Option<SpawnError>> {
+        let mut message = Vec::with_capacity(Failure::SIZE);
+        reader.read_to_end(&mut message)?;
+        let Some((&step, rest)) = message.split_first() else {
+            return Ok(None);
+        };
+        let (place, error) = rest.split_at_checked(4).unwrap_or_default();
+        let place = u32::from_ne_bytes(place.try_into().map_err(io::Error::other)?);
+        let error = i32::from_ne_bytes(error.try_into().map_err(io::Error::other)?);
+        let error = io::Error::from_raw_os_error(error);
+        let (step, name) = Step::ALL
+            .into_iter()
+            .find(|(known, _)| *known as u8 == step)
+            .ok_or_else(|| io::Error::other("the child speaks in riddles"))?;
+        Ok(Some(match (step, error.kind()) {
+            (Step::Execute, io::ErrorKind::NotFound) => SpawnError::NotFound(error),
+            (Step::Execute, _) => SpawnError::CannotExecute(error),
+            _ => SpawnError::Setup {
+                step: self.mount_point(step, place).map_or_else(
+                    || name.to_owned(),
+                    |path| format!("{name} {}", path.display()),
+                ),
+                error,
+            },
+        }))
+    }
+
+    /// Which mount the failed step was at.
+    fn mount_point(&self, step: Step, place: u32) -> Option<&Path> {
+        let strict = self.confinement.as_strict();
+        let strict = strict.filter(|_| step == Step::Mount)?;
+        strict.mount_point(usize::try_from(place).ok()?)
     }
 
     fn environment(&self) -> Result<Vec<CString>, SpawnError> {
@@ -166,19 +349,35 @@ impl Command<'_> {
 }
 
 impl Child {
+    /// That of the command, or of its init: a child of this process, which waits for it.
     pub fn pid(&self) -> Pid {
-        self.pid
+        match &self.0 {
+            Place::Direct { pid, .. } => *pid,
+            Place::BelowInit { init, .. } => *init,
+        }
+    }
+
+    /// Its init, a process in the cgroup that is not the command's own.
+    pub fn init(&self) -> Option<Pid> {
+        match &self.0 {
+            Place::Direct { .. } => None,
+            Place::BelowInit { init, .. } => Some(*init),
+        }
     }
 
     /// Send a signal, or with `None` only look. Returns whether there was anybody to get it:
     /// a command that has been waited for is gone, and its pid may be somebody else's.
     pub fn send(&self, signal: Option<Signal>) -> io::Result<bool> {
         let number = signal.map_or(0, |signal| signal as libc::c_int);
+        let pidfd = match &self.0 {
+            Place::Direct { pidfd, .. } => pidfd.as_raw_fd(),
+            Place::BelowInit { pidfd, .. } => pidfd.as_raw_fd(),
+        };
         // SAFETY: takes integers, and null for the default siginfo.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
+                pidfd,
                 number,
                 ptr::null::<libc::siginfo_t>(),
                 0,
@@ -194,15 +393,27 @@ impl Child {
     /// Wait for the command itself, not for what it started.
     pub async fn wait(&self) -> io::Result<Ended> {
         loop {
-            let mut guard = self.pidfd.readable().await?;
-            let status = waitpid(self.pid, Some(WaitPidFlag::WNOHANG))?;
+            let status = match &self.0 {
+                Place::Direct { pid, pidfd } => {
+                    let mut guard = pidfd.readable().await?;
+                    guard.clear_ready();
+                    waitpid(*pid, Some(WaitPidFlag::WNOHANG))?
+                }
+                Place::BelowInit { init, line, .. } => {
+                    let mut guard = line.readable().await?;
+                    guard.clear_ready();
+                    match line.get_ref().status()? {
+                        Some(status) => WaitStatus::from_raw(*init, status)?,
+                        None => WaitStatus::StillAlive,
+                    }
+                }
+            };
             if let WaitStatus::Exited(_, code) = status {
                 return Ok(Ended::Exited(code));
             }
             if let WaitStatus::Signaled(_, signal, _) = status {
                 return Ok(Ended::Killed(signal));
             }
-            guard.clear_ready();
         }
     }
 }
@@ -218,43 +429,86 @@ struct Prepared<'c> {
 }
 
 impl Prepared<'_> {
-    /// In the new process: take every step, or tell the parent which one failed.
-    fn become_command(&self, in_cgroup: bool, report: RawFd) -> ! {
-        let (step, error) = self.steps(in_cgroup);
-        let [a, b, c, d] = (error as i32).to_ne_bytes();
-        let message = [step, a, b, c, d];
-        // SAFETY: the message is valid for as many octets as are written. If the parent is
-        // gone, there is nobody to tell.
-        unsafe { libc::write(report, message.as_ptr().cast(), message.len()) };
-        // SAFETY: ends this process without running anything of the parent's.
-        unsafe { libc::_exit(127) }
+    /// In the new process: become the command. Returns only when a step has failed.
+    fn become_command(&self, in_cgroup: bool) -> Failure {
+        let steps: [Act<'_>; 8] = [
+            (Step::EnterCgroup, &|| self.enter_cgroup(in_cgroup)),
+            (Step::Mask, &|| self.mask()),
+            (Step::NoNewPrivs, &|| self.give_up_privileges()),
+            // While still root: it must not take no_new_privs, which ends sudo.
+            (Step::Filter, &|| self.install_filter()),
+            (Step::ChangeUser, &|| self.change_user()),
+            (Step::Tie, &|| self.die_with_parent()),
+            (Step::OpenFiles, &|| self.command.open_files.restore()),
+            (Step::Signals, &|| self.restore_signals()),
+        ];
+        take(&steps).err().unwrap_or_else(|| self.execute())
     }
 
-    /// Returns only when a step has failed.
-    fn steps(&self, in_cgroup: bool) -> (u8, Errno) {
-        let steps: [&dyn Fn() -> Result<(), Errno>; EXECUTE as usize] = [
-            &|| {
-                if in_cgroup {
-                    Ok(())
-                } else {
-                    enter(self.command.cgroup)
-                }
-            },
-            &|| self.mask(),
-            &|| self.change_user(),
-            &|| self.give_up_privileges(),
-            &|| self.die_with_parent(),
-            &|| self.command.open_files.restore(),
-            &|| self.restore_signals(),
-        ];
-        for (step, number) in steps.iter().zip(0..) {
-            if let Err(error) = step() {
-                return (number, error);
-            }
+    /// In the new process: become the init of the namespaces that it was cloned into, and
+    /// start the command. Returns only when a step has failed, in one or the other.
+    fn become_init(&self, in_cgroup: bool, strict: &Strict, line: BorrowedFd<'_>) -> Failure {
+        let prepare = || {
+            take(&[
+                (Step::EnterCgroup, &|| self.enter_cgroup(in_cgroup)),
+                (Step::BeginInit, &init::begin),
+            ])?;
+            strict.mount().map_err(|(place, error)| Failure {
+                step: Step::Mount,
+                place: u32::try_from(place).unwrap_or(u32::MAX),
+                error,
+            })?;
+            take(&[
+                (Step::Mask, &|| self.hide_masked()),
+                (Step::Capabilities, &Strict::drop_capabilities),
+                (Step::NoNewPrivs, &nix::sys::prctl::set_no_new_privs),
+                (Step::Scopes, &|| strict.restrict_scopes()),
+                (Step::Filter, &|| strict.install_filter()),
+            ])?;
+            init::fork().map_err(|error| Failure {
+                step: Step::Fork,
+                place: 0,
+                error,
+            })
+        };
+        match prepare() {
+            Err(failure) => return failure,
+            Ok(Some(command)) => init::reap(command, line),
+            Ok(None) => {}
         }
+        let steps: [Act<'_>; 4] = [
+            (Step::BeKnown, &|| init::wait_to_be_known(line)),
+            (Step::ChangeUser, &|| self.change_user()),
+            (Step::OpenFiles, &|| self.command.open_files.restore()),
+            (Step::Signals, &|| self.restore_signals()),
+        ];
+        take(&steps).err().unwrap_or_else(|| self.execute())
+    }
+
+    /// Enter the cgroup, unless the process was made in it.
+    fn enter_cgroup(&self, is_there: bool) -> Result<(), Errno> {
+        if is_there {
+            Ok(())
+        } else {
+            enter(self.command.cgroup)
+        }
+    }
+
+    fn execute(&self) -> Failure {
         // SAFETY: both are arrays of C strings that end with a null pointer.
         unsafe { libc::execvpe(self.argv[0], self.argv.as_ptr(), self.environment.as_ptr()) };
-        (EXECUTE, Errno::last())
+        Failure {
+            step: Step::Execute,
+            place: 0,
+            error: Errno::last(),
+        }
+    }
+
+    fn install_filter(&self) -> Result<(), Errno> {
+        match &self.command.confinement.0 {
+            Kind::Sockets(filter) => filter.install(),
+            Kind::None | Kind::Strict(_) => Ok(()),
+        }
     }
 
     /// Hide the sockets of daemons that would resolve names outside the proxy. Only the
@@ -265,8 +519,14 @@ impl Prepared<'_> {
         }
         // SAFETY: changes this process only.
         Errno::result(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-        for (mount_point, path) in &self.masks {
+        for (mount_point, _) in &self.masks {
             mount(None, mount_point, libc::MS_SLAVE)?;
+        }
+        self.hide_masked()
+    }
+
+    fn hide_masked(&self) -> Result<(), Errno> {
+        for (_, path) in &self.masks {
             mount(Some(c"/dev/null"), path, libc::MS_BIND)?;
         }
         Ok(())
@@ -335,31 +595,58 @@ enum Cloned {
     Child { in_cgroup: bool },
 }
 
-/// Clone this process into a cgroup. The copy has the calling thread only, and libc does
-/// not know it: it may make system calls and nothing that takes a lock.
+/// Clone this process into a cgroup, and into new namespaces (CLONE_NEW*) if there are any.
+/// The copy has the calling thread only, and libc does not know it: it may make system calls
+/// and nothing that takes a lock.
 ///
-/// Where clone3 is forbidden, as in containers whose seccomp filter is older than it, fork; then the child enters the cgroup by itself.
-fn clone_into(cgroup: BorrowedFd<'_>) -> io::Result<Cloned> {
+/// Where clone3 is forbidden, as in containers whose seccomp filter is older than it, fork;
+/// then the child enters the cgroup by itself. So it does where the kernel kills what it has
+/// just cloned: it compares how often the cgroup that the child goes to was killed
+/// (cgroup.kill) with how often the one was that its parent is in (cgroup_post_fork,
+/// kernel/cgroup/cgroup.c).
+fn clone_into(cgroup: BorrowedFd<'_>, namespaces: u64) -> io::Result<Cloned> {
+    let (mut reader, mut writer) = pipe()?;
+    let cloned = match clone3(Some(cgroup), namespaces) {
+        Err(Errno::ENOSYS | Errno::EPERM) if namespaces == 0 => return fork_beside(),
+        result => result?,
+    };
+    let Cloned::Parent(pid, _) = cloned else {
+        drop(reader);
+        // Whoever reads this finds out in another way if it does not arrive.
+        let _alive = writer.write(&[1]);
+        return Ok(cloned);
+    };
+    drop(writer);
+    if reader.read(&mut [0])? == 1 {
+        return Ok(cloned);
+    }
+    waitpid(pid, None)?;
+    Ok(clone3(None, namespaces)?)
+}
+
+/// As [`clone_into`], with nothing to fall back on.
+fn clone3(cgroup: Option<BorrowedFd<'_>>, namespaces: u64) -> Result<Cloned, Errno> {
     let mut pidfd: RawFd = -1;
     // SAFETY: integers only, for which zero is a value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = CLONE_INTO_CGROUP | CLONE_PIDFD;
+    args.flags = CLONE_PIDFD | namespaces;
     args.pidfd = (&raw mut pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
+    }
     // SAFETY: like fork: no memory is shared, the stack is the copy of ours, and the copy
     // keeps to what is said above. `args` is as large as is said.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of_val(&args)) };
-    match Errno::result(result) {
-        Ok(0) => Ok(Cloned::Child { in_cgroup: true }),
-        Ok(pid) => {
-            let pid = Pid::from_raw(libc::pid_t::try_from(pid).map_err(io::Error::other)?);
-            // SAFETY: the kernel has just made this descriptor for us.
-            Ok(Cloned::Parent(pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-        }
-        Err(Errno::ENOSYS | Errno::EPERM) => fork_beside(),
-        Err(error) => Err(error.into()),
+    let pid = libc::pid_t::try_from(Errno::result(result)?).map_err(|_too_large| Errno::ERANGE)?;
+    if pid == 0 {
+        let in_cgroup = cgroup.is_some();
+        return Ok(Cloned::Child { in_cgroup });
     }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent(Pid::from_raw(pid), pidfd))
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -369,14 +656,17 @@ fn fork_beside() -> io::Result<Cloned> {
     // SAFETY: the copy makes system calls only.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Cloned::Child { in_cgroup: false }),
-        nix::unistd::ForkResult::Parent { child } => {
-            // SAFETY: takes integers; the child is not reaped yet, so the pid is its own.
-            let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-            let fd = RawFd::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
-            // SAFETY: the kernel has just made this descriptor for us.
-            Ok(Cloned::Parent(child, unsafe { OwnedFd::from_raw_fd(fd) }))
-        }
+        // The child is not reaped yet, so the pid is its own.
+        nix::unistd::ForkResult::Parent { child } => Ok(Cloned::Parent(child, pidfd_open(child)?)),
     }
+}
+
+fn pidfd_open(process: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: takes integers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process.as_raw(), 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_too_large| Errno::EMFILE)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Move this process into a cgroup: 0 is whoever writes.
@@ -401,32 +691,9 @@ fn mount(
     Errno::result(result).map(drop)
 }
 
-/// What the child says before it executes the command; nothing if it got that far,
-/// because execve closes the pipe.
-fn failure(mut reader: PipeReader) -> io::Result<Option<SpawnError>> {
-    let mut message = Vec::with_capacity(5);
-    reader.read_to_end(&mut message)?;
-    let Some((&step, error)) = message.split_first() else {
-        return Ok(None);
-    };
-    let number = error.try_into().map_err(io::Error::other)?;
-    let error = io::Error::from_raw_os_error(i32::from_ne_bytes(number));
-    Ok(Some(match (step, error.kind()) {
-        (EXECUTE, io::ErrorKind::NotFound) => SpawnError::NotFound(error),
-        (EXECUTE, _) => SpawnError::CannotExecute(error),
-        (step, _) => SpawnError::Setup {
-            step: STEPS
-                .get(usize::from(step))
-                .copied()
-                .unwrap_or("prepare the child"),
-            error,
-        },
-    }))
-}
-
 fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
     CString::new(text.as_bytes()).map_err(|error| SpawnError::Setup {
-        step: "pass an argument or variable with a zero octet",
+        step: "pass an argument or variable with a zero octet".to_owned(),
         error: error.into(),
     })
 }

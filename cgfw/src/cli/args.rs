@@ -200,6 +200,14 @@ pub(super) struct RunArgs {
     )]
     pub(super) no_new_privs: bool,
 
+    /// Hold a command that is root and wants out
+    ///
+    /// Namespaces with an init, few capabilities, no_new_privs, seccomp, Landlock where the
+    /// kernel has it, no descriptors but the standard ones; and the run fails if an
+    /// observation is lost. By default root can leave the filter if it means to.
+    #[arg(long, env = "CGFW_STRICT", value_parser = BoolishValueParser::new())]
+    pub(super) strict: bool,
+
     /// End the run after TIME
     ///
     /// As in 30s, 5m or 1h 30m; a plain number means seconds. By default a run takes as

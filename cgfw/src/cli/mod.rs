@@ -42,7 +42,9 @@ pub struct Run {
     pub audit_log: Option<PathBuf>,
     pub user: Option<String>,
     pub keep_root: bool,
+    /// Implied by `strict`.
     pub no_new_privs: bool,
+    pub strict: bool,
     pub timeout: Option<Duration>,
     pub survivors: Survivors,
     pub color: Color,
@@ -142,6 +144,19 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
     if args.keep_root && args.user.is_some() {
         return Err("--keep-root and --user exclude each other; give one of them".to_owned());
     }
+    if args.strict && args.audit {
+        return Err(
+            "--strict and --audit exclude each other: --audit refuses nothing; give one of them"
+                .to_owned(),
+        );
+    }
+    if args.strict && args.survivors == Survivors::Release {
+        return Err(
+            "--strict and --survivors release exclude each other: what is released is not \
+             held; use --survivors kill or wait"
+                .to_owned(),
+        );
+    }
     let mut rules = Vec::new();
     for (id, action, patterns) in [
         ("block", Action::Block, &args.block),
@@ -163,7 +178,8 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         audit_log: args.audit_log,
         user: args.user,
         keep_root: args.keep_root,
-        no_new_privs: args.no_new_privs,
+        no_new_privs: args.no_new_privs || args.strict,
+        strict: args.strict,
         timeout: args.timeout,
         survivors: args.survivors,
         color: args.color,

@@ -40,7 +40,7 @@ fn a_plain_run_has_the_defaults_of_the_design() {
     assert_eq!(run.color, Color::Auto);
     assert_eq!((run.fail_on_block, run.timeout), (None, None));
     assert_eq!((&run.audit_log, &run.user), (&None, &None));
-    assert!(!(run.audit || run.keep_root || run.no_new_privs || run.quiet));
+    assert!(!(run.audit || run.keep_root || run.no_new_privs || run.strict || run.quiet));
     assert_eq!(run.verbose, 0);
 }
 
@@ -106,6 +106,8 @@ fn every_option_reaches_its_field() {
     assert_eq!(run.fail_on_block, Some(7));
     assert_eq!(run.on_block, OnBlock::Refuse);
     assert_eq!(run.default, Some(Action::Allow));
+    let run = parsed("run --strict --survivors wait -- true");
+    assert!(run.strict && run.no_new_privs);
     for (text, direct_ip) in [("allow", DirectIp::Allow), ("block", DirectIp::Block)] {
         let run = parsed(&format!("run --direct-ip {text} -- true"));
         assert_eq!(run.direct_ip, Some(direct_ip));
@@ -140,6 +142,15 @@ fn wrong_usage_is_one_message_that_names_the_argument() {
         ("run --block github.com", "COMMAND"),
         ("run --block github.com --", "COMMAND"),
         ("run true", "unexpected argument 'true'"),
+        (
+            "run --strict --audit -- true",
+            "--strict and --audit exclude each other: --audit refuses nothing; give one of them",
+        ),
+        (
+            "run --strict --survivors release -- true",
+            "--strict and --survivors release exclude each other: what is released is not held; \
+             use --survivors kill or wait",
+        ),
         (
             "run --block a.example, b.example -- true",
             "unexpected argument 'b.example'",

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hickory_proto::op::{Header, HeaderCounts, OpCode, ResponseCode};
@@ -21,12 +22,12 @@ use super::tcp;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};
-use crate::policy::{Action, Judgement, OnBlock, Ports, Rule, Transport};
+use crate::policy::{Action, Domain, Judgement, OnBlock, Ports, Rule, Transport};
 
 /// How many questions may be on their way at once. The clients of one run have a handful;
 /// more than this is a loop or an attack, and is answered with SERVFAIL at once.
 const MAX_QUESTIONS: usize = 4096;
-/// How many upstream sockets may be open at once; with [`tcp::MAX_CONNECTIONS`] well below
+/// How many upstream sockets may be open at once; with [`super::tcp::MAX_CONNECTIONS`] well below
 /// the limit of open files that cgfw gives itself. Further questions wait for their turn.
 const MAX_SOCKETS: usize = 1024;
 /// Synthetic addresses last the whole run, yet nobody should remember them for longer.
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     synthetic: Synthetic,
     pub(super) questions: Semaphore,
     pub(super) sockets: Semaphore,
+    said_cannot_pin: AtomicBool,
 }
 
 impl Shared {
@@ -52,6 +54,7 @@ impl Shared {
             synthetic: Synthetic::default(),
             questions: Semaphore::new(MAX_QUESTIONS),
             sockets: Semaphore::new(MAX_SOCKETS),
+            said_cannot_pin: AtomicBool::new(false),
         }
     }
 }
@@ -250,7 +253,7 @@ impl Shared {
         let pinned = self.pin(question, &finding);
         if blocked && !self.proxy.audit {
             if let Err(error) = pinned {
-                tracing::error!(%error, name = %finding.subject(question), "cannot pin a blocked name");
+                self.cannot_pin(&error, finding.subject(question));
             }
             // Whoever connects to these addresses all the same is refused by this name.
             (self.proxy.emit)(Event {
@@ -263,7 +266,7 @@ impl Shared {
             return self.refuse(request, question, &finding.judgement, fact);
         }
         if let Err(error) = pinned {
-            tracing::error!(%error, name = %question.name, "cannot pin an answer");
+            self.cannot_pin(&error, &question.name);
             return servfail(
                 request,
                 Why::Other,
@@ -279,6 +282,15 @@ impl Shared {
             (self.proxy.pin)(finding.subject(question), addresses, ports)?;
         }
         Ok(())
+    }
+
+    /// Say so once: when the kernel's map is full, every new name is such a failure.
+    fn cannot_pin(&self, error: &std::io::Error, name: &Domain) {
+        if self.said_cannot_pin.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%error, %name, "cannot pin");
+        } else {
+            tracing::error!(%error, %name, "cannot pin the addresses of a name");
+        }
     }
 
     /// Make a blocked name look as `--on-block` says.
@@ -303,7 +315,7 @@ impl Shared {
         };
         if let Err(error) = (self.proxy.pin)(&question.name, &[address], &Ports::all(Action::Block))
         {
-            tracing::error!(%error, name = %question.name, "cannot pin a synthetic address");
+            self.cannot_pin(&error, &question.name);
             return answer.code(ResponseCode::ServFail);
         }
         fact.answers = vec![address];

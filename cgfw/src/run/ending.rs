@@ -58,7 +58,7 @@ impl Run<'_> {
         {
             return Ok(Vec::new());
         }
-        let survivors = survivors(cgroup)?;
+        let survivors = survivors(cgroup, self.init)?;
         let release = self.settings.survivors == Survivors::Release;
         if release && matches!(finish, Finish::Child(_)) {
             return Ok(survivors);
@@ -138,9 +138,10 @@ impl Run<'_> {
         }
     }
 
-    fn tell_the_end(self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
+    fn tell_the_end(mut self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.books.refused);
-        let exit_code = exit::code(outcome, blocked);
+        let lost = self.settings.strict && self.books.ledger.totals().lost() > 0;
+        let exit_code = exit::code(outcome, lost.then_some(exit::FAILED).or(blocked));
         let command = octets(self.settings);
         let end = End {
             time: SystemTime::now(),
@@ -156,14 +157,23 @@ impl Run<'_> {
             },
             caveats: self.caveats,
         };
+        if lost {
+            self.books
+                .report
+                .error("observations were lost, which fails a run with --strict");
+        }
         // Said in the summary, as far as that could be written.
-        let _losses = self.books.report.end(&end, self.books.ledger.totals());
+        let losses = self.books.report.end(&end, self.books.ledger.totals());
+        if self.settings.strict && losses.audit_log > 0 {
+            exit::complain("lines of the audit log were lost, which fails a run with --strict");
+            return exit::code(outcome, Some(exit::FAILED));
+        }
         exit_code
     }
 }
 
-/// The processes in the cgroup, as /proc describes them now.
-fn survivors(cgroup: &Cgroup) -> io::Result<Vec<Survivor>> {
+/// The processes in the cgroup but for the init, as /proc describes them now.
+fn survivors(cgroup: &Cgroup, init: Option<Pid>) -> io::Result<Vec<Survivor>> {
     let describe = |pid: Pid| {
         let read = |file| std::fs::read(format!("/proc/{pid}/{file}"));
         // One that has ended meanwhile did not survive.
@@ -179,6 +189,7 @@ fn survivors(cgroup: &Cgroup) -> io::Result<Vec<Survivor>> {
     Ok(cgroup
         .processes()?
         .into_iter()
+        .filter(|pid| Some(*pid) != init)
         .filter_map(describe)
         .collect())
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::{Cgroup, Members};
-use crate::child::{self, Identity, OpenFiles, Signals};
+use crate::child::{self, Identity, OpenFiles, Signals, Unix};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
@@ -40,8 +40,8 @@ use crate::report::Report;
 /// Run the command of `settings` behind its policy, and return the exit code.
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let mut phases = Phases::begin();
-    let mut notes = prepare::close_foreign_sockets()?;
-    prepare::require_rights()?;
+    let (mut notes, caveats) = prepare::close_descriptors(settings.strict)?;
+    prepare::require_rights(settings.strict)?;
     let signals = Signals::block()?;
     let open_files = OpenFiles::raise()?;
     child::adopt_orphans()?;
@@ -58,17 +58,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let (mut filter, channels) = bpf::load(prepare::kernel_settings(
-        settings,
-        &policy,
-        &networks,
-        sockets.port(),
-        cgroup.id().context("cannot look at the cgroup")?,
-    ))?;
-    phases.end("load the eBPF programs");
-    filter.attach(cgroup.as_fd())?;
-    phases.end("attach the eBPF programs");
-    let protection = prepare::protection(settings, identity.as_ref(), &cgroup, &filter)?;
+    let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
+    let (filter, channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
+    let (confinement, unconfined) = prepare::confinement(settings, Unix::Refused)?;
+    phases.end("plan the confinement");
+    let protection =
+        prepare::protection(settings, identity.as_ref(), &cgroup, &filter, &confinement)?;
     prepare::tell_the_start(
         &mut report,
         settings,
@@ -91,13 +86,36 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let mut run = Run::start(settings, parts, ledger, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
         notes.extend(proxies.iter().map(ToString::to_string));
+        run.caveats.extend(caveats.into_iter().chain(unconfined));
         run.tell(notes, &filter);
         phases.end("start the proxy");
         let finish = run
-            .command(signals, open_files, &cgroup, identity.as_ref())
+            .command(
+                signals,
+                open_files,
+                &cgroup,
+                identity.as_ref(),
+                &confinement,
+            )
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
+}
+
+/// Load the programs and attach them to the cgroup.
+fn put_up_filter(
+    kernel: bpf::Settings,
+    cgroup: &Cgroup,
+    phases: &mut Phases,
+) -> anyhow::Result<(Filter, Channels)> {
+    let (mut filter, channels) = bpf::load(kernel)?;
+    phases.end("load the eBPF programs");
+    if kernel.strict {
+        prepare::require_sight(&filter)?;
+    }
+    filter.attach(cgroup.as_fd())?;
+    phases.end("attach the eBPF programs");
+    Ok((filter, channels))
 }
 
 /// Says at -vv how long each part of the start took.
@@ -136,6 +154,8 @@ struct Run<'s> {
     own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
+    /// The init of the child, which is no process of the command's.
+    init: Option<Pid>,
 }
 
 impl<'s> Run<'s> {
@@ -186,6 +206,7 @@ impl<'s> Run<'s> {
             ))),
             own_processes: Vec::new(),
             caveats: Vec::new(),
+            init: None,
         })
     }
 

@@ -14,16 +14,33 @@ use nix::unistd::{Group, Uid, User, getgroups};
 
 use crate::bpf::{self, Filter};
 use crate::cgroup::Cgroup;
-use crate::child::{self, Identity};
+use crate::child::{self, Confinement, Identity, Unix};
 use crate::cli::Run as Settings;
+use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
 use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
 use crate::report::{Privileges, Protection, Report, Start, Style, Verbosity};
 
+/// What the child is not to inherit is closed. Returns what is to be said of that, and what
+/// cannot be seen of what it inherits. Must come first, before there are descriptors of our
+/// own.
+pub(super) fn close_descriptors(strict: bool) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    let mut notes = close_foreign_sockets()?;
+    if strict {
+        notes.extend(close_other_descriptors()?);
+        return Ok((notes, Vec::new()));
+    }
+    let sockets = child::unix_descriptors().context("cannot list inherited descriptors")?;
+    let caveats = sockets.into_iter().map(|fd| {
+        format!("descriptor {fd} is a unix socket from outside: what comes over it cannot be seen")
+    });
+    Ok((notes, caveats.collect()))
+}
+
 /// Inherited sockets are not filtered, because the kernel goes by the cgroup in which a
-/// socket was made. Must come first, before there are sockets of our own.
-pub(super) fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
+/// socket was made.
+fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
     let sockets = child::network_sockets()
         .context("cannot list inherited descriptors in /proc/self/fd; cgfw needs /proc mounted")?;
     if let Some(socket) = sockets.iter().find(|socket| socket.fd <= 2) {
@@ -46,8 +63,36 @@ pub(super) fn close_foreign_sockets() -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-pub(super) fn require_rights() -> anyhow::Result<()> {
-    let missing = child::missing_capabilities()?;
+/// Under `--strict` nothing is passed on but the standard descriptors. Those may be unix
+/// sockets, as services and CI runners have them, unless they reach more than their peer.
+fn close_other_descriptors() -> anyhow::Result<Vec<String>> {
+    let name = |fd| ["stdin", "stdout", "stderr"][usize::try_from(fd).unwrap_or(0)];
+    let mut notes = Vec::new();
+    for (fd, reaches_others) in child::unix_standard_descriptors() {
+        if reaches_others {
+            bail!(
+                "{} is a unix datagram socket, through which the command could reach others; \
+                 put a pipe between: cgfw run --strict ... -- COMMAND < /dev/null | cat",
+                name(fd)
+            );
+        }
+        notes.push(format!(
+            "{} is a unix socket: who holds its other end can pass open sockets to the command",
+            name(fd)
+        ));
+    }
+    let closed = child::close_beyond_stderr().context("cannot close inherited descriptors")?;
+    if closed > 0 {
+        notes.push(format!(
+            "closed {closed} inherited descriptor{}; --strict passes on stdin, stdout and stderr",
+            if closed == 1 { "" } else { "s" }
+        ));
+    }
+    Ok(notes)
+}
+
+pub(super) fn require_rights(strict: bool) -> anyhow::Result<()> {
+    let missing = child::missing_capabilities(strict)?;
     if missing.is_empty() {
         return Ok(());
     }
@@ -56,6 +101,17 @@ pub(super) fn require_rights() -> anyhow::Result<()> {
         missing.join(" and "),
         child::sudo_command()?
     )
+}
+
+/// With `--strict` nobody has to wonder what could not be seen.
+pub(super) fn require_sight(filter: &Filter) -> anyhow::Result<()> {
+    match &filter.limitation {
+        Some(limitation) => bail!(
+            "--strict needs the kernel's BTF and eBPF programs that may read kernel memory, to \
+             tell the child's listeners from others: {limitation}; nothing was run"
+        ),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn event_loop() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -75,11 +131,11 @@ pub(super) fn kernel_settings(
     settings: &Settings,
     policy: &Policy,
     networks: &[(IpNet, Ports)],
-    proxy_port: u16,
-    cgroup: u64,
-) -> bpf::Settings {
-    bpf::Settings {
-        proxy_port,
+    sockets: &Sockets,
+    cgroup: &Cgroup,
+) -> anyhow::Result<bpf::Settings> {
+    Ok(bpf::Settings {
+        proxy_port: sockets.port(),
         unresolved: match policy.direct_ip() {
             DirectIp::Allow => Action::Allow,
             DirectIp::Private | DirectIp::Block => Action::Block,
@@ -87,10 +143,10 @@ pub(super) fn kernel_settings(
         networks: !networks.is_empty(),
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
-        strict: false,
-        cgroup,
+        strict: settings.strict,
+        cgroup: cgroup.id().context("cannot look at the cgroup")?,
         debug: settings.verbose >= 3,
-    }
+    })
 }
 
 pub(super) fn open_report(
@@ -153,12 +209,25 @@ pub(super) fn tell_the_start(
     });
 }
 
-/// What is in place once the programs are attached.
+/// What holds for the child beside the filter, and what of it cannot be had.
+pub(super) fn confinement(
+    settings: &Settings,
+    unix: Unix,
+) -> anyhow::Result<(Confinement, Option<String>)> {
+    match (settings.strict, settings.audit) {
+        (true, _) => Ok((Confinement::strict(unix)?, None)),
+        (false, true) => Ok((Confinement::NONE, None)),
+        (false, false) => Confinement::ordinary(settings.no_new_privs),
+    }
+}
+
+/// What is in place once the programs are attached and the confinement is planned.
 pub(super) fn protection(
     settings: &Settings,
     identity: Option<&Identity>,
     cgroup: &Cgroup,
     filter: &Filter,
+    confinement: &Confinement,
 ) -> anyhow::Result<Protection> {
     let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its release")?;
     Ok(Protection {
@@ -167,7 +236,7 @@ pub(super) fn protection(
         hooks: filter.hooks().map(str::to_owned).collect(),
         sees_sockets: filter.sees_unix_sockets(),
         sees_processes: filter.limitation.is_none(),
-        strict: None,
+        strict: confinement.measures(),
         privileges: privileges(settings, identity)?,
     })
 }

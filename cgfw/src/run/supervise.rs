@@ -13,7 +13,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Run;
 use crate::cgroup::Cgroup;
-use crate::child::{self, Child, Command, Ended, Identity, OpenFiles, Signals, SpawnError};
+use crate::child::{
+    self, Child, Command, Confinement, Ended, Identity, OpenFiles, Signals, SpawnError,
+};
 use crate::cli::Survivors;
 
 /// How often records that nobody was woken for are read.
@@ -35,12 +37,14 @@ impl Run<'_> {
         open_files: OpenFiles,
         cgroup: &Cgroup,
         identity: Option<&Identity>,
+        confinement: &Confinement,
     ) -> Finish {
-        let child = match self.spawn(&signals, open_files, cgroup, identity) {
+        let child = match self.spawn(&signals, open_files, cgroup, identity, confinement) {
             Ok(child) => child,
             Err(finish) => return finish,
         };
         self.own_processes = cgroup.guardian().into_iter().chain([child.pid()]).collect();
+        self.init = child.init();
         let signals = match signals.listen().context("cannot wait for signals") {
             Ok(signals) => signals,
             Err(error) => return Finish::Failed(error),
@@ -78,6 +82,7 @@ impl Run<'_> {
         open_files: OpenFiles,
         cgroup: &Cgroup,
         identity: Option<&Identity>,
+        confinement: &Confinement,
     ) -> Result<Child, Finish> {
         let masked = child::name_service_sockets().map_err(Finish::Failed)?;
         let command = Command {
@@ -88,6 +93,7 @@ impl Run<'_> {
             open_files,
             masked: &masked,
             no_new_privs: self.settings.no_new_privs,
+            confinement,
         };
         command.spawn().map_err(Finish::NotStarted)
     }

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 
 use cgfw::cli::{self, Invocation};
-use cgfw::policy::{Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Transport, UnixSocket};
+use cgfw::policy::{
+    Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Transport, UnixSocket,
+    normal_path,
+};
 
 use super::reference::{Labels, longest, matched};
 
@@ -27,7 +30,11 @@ pub fn policy(input: &[u8]) {
     }
     let policy = Policy::new(rules.clone(), None, None, Vec::new());
     for destination in destinations {
-        if let Ok(address) = destination.parse() {
+        if let Some(socket) = socket(destination) {
+            let named = |rule: &Rule| rule.pattern == Pattern::Socket(socket.clone());
+            let found = policy.acknowledges_socket(&socket);
+            assert_eq!(found.is_some(), rules.iter().any(named), "{socket:?}");
+        } else if let Ok(address) = destination.parse() {
             check_address(&policy, &rules, address);
         } else if let Ok(name) = Domain::parse(destination) {
             check_name(&policy, &rules, &name);
@@ -63,10 +70,25 @@ fn rule(text: &str, action: Action) -> Option<Rule> {
         same(&format!("{text}."));
     }
     match &parsed {
-        Ok(rule) => same(&written(rule)),
+        Ok(rule) => {
+            let written = written(rule);
+            // Of the spaces around a rule nothing is left.
+            if written.trim() == written {
+                same(&written);
+            }
+        }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     parsed.ok()
+}
+
+/// What could only be a socket.
+fn socket(text: &str) -> Option<UnixSocket> {
+    if let Some(name) = text.strip_prefix('@') {
+        return Some(UnixSocket::Abstract(name.into()));
+    }
+    text.starts_with('/')
+        .then(|| UnixSocket::Path(normal_path(text.as_bytes())))
 }
 
 fn parse(text: &str, action: Action) -> Result<Rule, ParseRuleError> {
@@ -134,15 +156,22 @@ fn check_name(policy: &Policy, rules: &[Rule], name: &Domain) {
 fn check_address(policy: &Policy, rules: &[Rule], address: IpAddr) {
     let address = address.to_canonical();
     let judgement = policy.address(address);
+    let nat64 = bits(IpAddr::from([0x64, 0xff9b, 0, 0, 0, 0, 0, 0]))[..96].to_vec();
     for (transport, port) in occasions(rules) {
         let expected = longest(speaking(rules, transport, port).filter_map(|rule| {
             let Pattern::Network(net) = &rule.pattern else {
                 return None;
             };
             let length = usize::from(net.prefix_len());
-            let same = bits(net.addr()).get(..length)? == bits(address).get(..length)?;
-            let same_family = net.addr().is_ipv6() == address.is_ipv6();
-            (same && same_family).then_some((length, rule.action))
+            // Through NAT64 (RFC 6052) an IPv4 host is reached by a second address.
+            let (bits, skipped) = match (net.addr(), bits(address)) {
+                (IpAddr::V4(_), bits) if bits.starts_with(&nat64) => (bits[96..].to_vec(), 96),
+                (IpAddr::V4(_), bits) if bits.len() > 32 => return None,
+                (IpAddr::V6(_), bits) if bits.len() == 32 => return None,
+                (_, bits) => (bits, 0),
+            };
+            let same = bits.get(..length)? == self::bits(net.addr()).get(..length)?;
+            same.then_some((skipped + length, rule.action))
         }));
         let expected = expected.unwrap_or(policy.unresolved(address));
         let found = judgement

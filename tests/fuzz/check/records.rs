@@ -5,38 +5,42 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use cgfw::bpf::decode;
-use cgfw::event::{Contact, Event, Fact, Layer, Process, Query, QueryKey, Service, Verdict};
+use cgfw::event::{
+    Contact, Delegation, Event, Fact, Layer, Moved, Process, Query, QueryKey, Service, Verdict,
+};
 use cgfw::ledger::{Act, Ledger, Observation};
 use cgfw::policy::{Domain, Policy, Transport};
 
 /// The size of a record, in octets.
 const RECORD: usize = 1128;
-const ARGV: usize = 1024;
-/// The kind of record that has the address of a unix socket behind it: a path and its length.
-const UNIX: u32 = 6;
+/// Of one about a unix socket, which has a name behind it.
 const UNIX_RECORD: usize = RECORD + PATH + 4;
+const ARGV: usize = 1024;
 const PATH: usize = 108;
+
+// The kinds.
+const QUERY: u32 = 1;
+const CONNECT: u32 = 2;
+const PACKET: u32 = 3;
+const SOCKET: u32 = 4;
+const DELEGATION: u32 = 5;
+const UNIX: u32 = 6;
+const MOVED: u32 = 7;
 
 /// Judge an input: an octet of flags, and records one behind the other.
 pub fn records(input: &[u8]) {
-    let Some((&flags, records)) = input.split_first() else {
+    let Some((&flags, mut records)) = input.split_first() else {
         return;
     };
     let audit = flags & 1 != 0;
     let policy = Arc::new(Policy::new(Vec::new(), None, None, Vec::new()));
     let mut ledger = Ledger::new(Arc::clone(&policy));
     let mut any_blocked = false;
-    let mut rest = records;
-    while !rest.is_empty() {
-        let is_unix = rest.len() >= RECORD && word(rest, 28) == UNIX;
-        let length = if is_unix { UNIX_RECORD } else { RECORD };
-        let record;
-        (record, rest) = rest.split_at(length.min(rest.len()));
+    let mut moved = 0;
+    while !records.is_empty() {
+        let record = next(&mut records);
         let Some(event) = decode(record, audit) else {
-            // All kinds that there are are decoded, but for a socket that asks for a name.
-            let is_whole = record.len() == length;
-            let is_known = is_whole && (1..=7).contains(&word(record, 28));
-            assert!(!is_known || is_unix && word(record, RECORD + PATH) == 0);
+            assert!(!is_whole(record), "{record:?}");
             continue;
         };
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(long(record, 0));
@@ -62,65 +66,97 @@ pub fn records(input: &[u8]) {
                 }
             }
             Fact::Delegation(delegation) => {
-                check_process(&delegation.process, record);
-                check_service(&delegation.service, record);
+                check_delegation(delegation, record, audit);
                 any_blocked |= delegation.verdict == Verdict::Blocked;
-                let service = delegation.service.clone();
-                let [entered] = &*ledger.record(event) else {
-                    panic!("not one observation of {service:?}");
-                };
-                assert_eq!(entered.layer, Layer::Delegation);
+                assert_eq!(ledger.record(event).len(), 1);
             }
-            Fact::Moved(moved) => {
-                check_process(&moved.process, record);
-                ledger.record(event);
+            Fact::Moved(Moved { process, .. }) => {
+                assert_eq!(word(record, 28), MOVED);
+                check_process(process, record);
+                moved += 1;
+                assert_eq!(ledger.record(event).len(), 0);
             }
             other => panic!("{other:?} is no fact of a record"),
         }
     }
     ledger.finish();
-    assert_eq!(ledger.totals().any_blocked(), any_blocked);
+    let totals = ledger.totals();
+    assert_eq!(totals.any_blocked(), any_blocked);
+    // A process that is moved again is told of once.
+    let told = u64::try_from(totals.moved().len()).expect("a few") + totals.more_moved();
+    assert!(told <= moved && (told > 0) == (moved > 0));
+}
+
+/// Cut the next record off, or what there is of it.
+fn next<'r>(records: &mut &'r [u8]) -> &'r [u8] {
+    let size = match records.get(28..32) {
+        Some(_) if word(records, 28) == UNIX => UNIX_RECORD,
+        _ => RECORD,
+    };
+    let (record, rest) = records.split_at(size.min(records.len()));
+    *records = rest;
+    record
+}
+
+/// Whether it has to be decoded.
+fn is_whole(record: &[u8]) -> bool {
+    if record.len() < RECORD {
+        return false;
+    }
+    match word(record, 28) {
+        // Without a name it asks for one (autobind).
+        UNIX => record.len() == UNIX_RECORD && word(record, RECORD + PATH) != 0,
+        kind => [QUERY, CONNECT, PACKET, SOCKET, DELEGATION, MOVED].contains(&kind),
+    }
+}
+
+fn check_delegation(delegation: &Delegation, record: &[u8], audit: bool) {
+    check_process(&delegation.process, record);
+    let (service, verdict) = if word(record, 28) == UNIX {
+        let used = usize::try_from(word(record, RECORD + PATH)).map_or(PATH, |n| n.min(PATH));
+        let name = &record[RECORD..RECORD + used];
+        let service = match name.split_first() {
+            Some((0, name)) => Service::Abstract(name.to_vec()),
+            _ => {
+                let end = name.iter().position(|octet| *octet == 0);
+                Service::Path(name[..end.unwrap_or(used)].to_vec())
+            }
+        };
+        (service, Verdict::Allowed)
+    } else {
+        let address = SocketAddr::new(address(record), short(record, 36));
+        let protocol = protocol(record);
+        (Service::Port { address, protocol }, verdict(record, audit))
+    };
+    assert_eq!((&delegation.service, delegation.verdict), (&service, verdict));
 }
 
 fn check_contact(contact: &Contact, record: &[u8], audit: bool) {
     let layer = match word(record, 28) {
-        3 => Layer::Packet,
+        PACKET => Layer::Packet,
         _ => Layer::Connect,
     };
-    let verdict = match (word(record, 32), audit) {
-        (2, true) => Verdict::WouldBlock,
-        (2, false) => Verdict::Blocked,
-        _ => Verdict::Allowed,
-    };
-    assert_eq!((contact.layer, contact.verdict), (layer, verdict));
+    assert_eq!(contact.layer, layer);
+    assert_eq!(contact.verdict, verdict(record, audit));
     let destination = SocketAddr::new(address(record), short(record, 36));
     assert_eq!(contact.destination, destination);
-    // 262 is MPTCP; other numbers beyond an octet do not exist.
-    let protocol = match short(record, 38) {
-        262 => 6,
-        other => u8::try_from(other).unwrap_or(0),
-    };
-    assert_eq!(contact.protocol, protocol);
+    assert_eq!(contact.protocol, protocol(record));
     check_process(&contact.process, record);
 }
 
-fn check_service(service: &Service, record: &[u8]) {
-    if word(record, 28) != UNIX {
-        let Service::Port { address: to, .. } = service else {
-            panic!("{service:?} of a record without a path");
-        };
-        assert_eq!(*to, SocketAddr::new(address(record), short(record, 36)));
-        return;
+fn verdict(record: &[u8], audit: bool) -> Verdict {
+    match (word(record, 32), audit) {
+        (2, true) => Verdict::WouldBlock,
+        (2, false) => Verdict::Blocked,
+        _ => Verdict::Allowed,
     }
-    let length = usize::try_from(word(record, RECORD + PATH)).map_or(PATH, |used| used.min(PATH));
-    let path = &record[RECORD..RECORD + length];
-    match service {
-        Service::Abstract(name) => assert_eq!([b"\0", &name[..]].concat(), path),
-        Service::Path(name) => {
-            assert!(path.starts_with(name) && !name.is_empty() && !name.contains(&0));
-            assert!(path.get(name.len()).is_none_or(|octet| *octet == 0));
-        }
-        Service::Port { .. } => panic!("{service:?} of a record with a path"),
+}
+
+fn protocol(record: &[u8]) -> u8 {
+    match short(record, 38) {
+        // MPTCP is TCP on the wire; other numbers beyond an octet do not exist.
+        262 => 6,
+        other => u8::try_from(other).unwrap_or(0),
     }
 }
 

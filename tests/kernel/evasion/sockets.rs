@@ -76,7 +76,10 @@ time.sleep(0.5)",
         .zip(&lines)
         .partition(|(_, line)| !line.contains("not supported"));
     if present.is_empty() {
-        skip(&format!("this kernel has none of these: {absent:?}"));
+        let proof = absent
+            .iter()
+            .map(|(way, line)| format!("{}: {line}", way.what));
+        skip(&proof.collect::<Vec<_>>().join("; "));
         return;
     }
     let present: Vec<Way> = present.into_iter().map(|(way, _)| way).collect();
