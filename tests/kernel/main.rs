@@ -20,6 +20,7 @@ mod child;
 mod clients;
 mod closed;
 mod delegation;
+mod deploying;
 mod dns;
 mod evasion;
 mod examples;

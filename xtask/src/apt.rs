@@ -34,8 +34,11 @@ pub(crate) const TESTS: &[&str] = &[
     "mount",
     "musl-tools",
     "netcat-openbsd",
+    "nodejs",
+    "procps",
     "python3",
     "sudo",
+    "systemd",
     "util-linux",
     "wget",
 ];
