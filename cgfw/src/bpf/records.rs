@@ -40,7 +40,7 @@ impl Decoder {
                     process: process(&act),
                     service: unix_service(&name)?,
                     peer: None,
-                    verdict: Verdict::Allowed,
+                    verdict: self.verdict(&act.deed),
                 })
             }
             _ if record.len() != size_of::<Act>() => return None,
