@@ -418,7 +418,8 @@ fn every_link_leads_somewhere() {
         let target = target.split(')').next().unwrap();
         let exists = match target.strip_prefix('#') {
             Some(anchor) => README.lines().any(|line| {
-                line.starts_with('#') && line.trim_start_matches(['#', ' ']).to_lowercase() == anchor
+                line.starts_with('#')
+                    && line.trim_start_matches(['#', ' ']).to_lowercase() == anchor
             }),
             None => root.join(target).exists(),
         };

@@ -82,7 +82,10 @@ mod tests {
 
     fn chain(name: &str, aliases: usize) -> Chain {
         let long = |n: usize| Domain::parse(&format!("{n}.{}", "a.".repeat(120))).unwrap();
-        Arc::new((Domain::parse(name).unwrap(), (0..aliases).map(long).collect()))
+        Arc::new((
+            Domain::parse(name).unwrap(),
+            (0..aliases).map(long).collect(),
+        ))
     }
 
     fn address(n: u128) -> IpAddr {
