@@ -77,7 +77,6 @@ impl Decoder {
     pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
         // A socket's packets repeat nothing that a person did; of the name of a unix socket
         // only a digest is left.
-        // digest of the name is left.
         if key.owner.tgid == 0 || count < 2 || key.deed.kind == ACT_UNIX {
             return None;
         }
