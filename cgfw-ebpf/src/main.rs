@@ -106,6 +106,11 @@ fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
     moved::attach_task(&ctx)
 }
 
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    moved::fork(&ctx)
+}
+
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
