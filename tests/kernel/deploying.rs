@@ -55,7 +55,7 @@ fn a_shell() {
     );
     works(
         &lab,
-        "printf 'all: a b c\\n%%:\\n\\t@sleep 0.1; touch $@\\n' > Makefile; \
+        "printf '.PHONY: all\\nall: a b c\\n%%:\\n\\t@sleep 0.1; touch $@\\n' > Makefile; \
          make -s -j 3; ls; make -s -j 3",
         "Makefile\na\nb\nc\n",
     );
