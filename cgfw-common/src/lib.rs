@@ -126,6 +126,18 @@ offsets! {
     kernfs_id,
     /// The cgroup in which a `sock` was made.
     sock_cgroup,
+    sock_protocol,
+    /// The `sock` of a `socket`.
+    socket_sk,
+    /// The address that a unix socket is bound to.
+    unix_addr,
+    /// `unix_address.len`, which the `sockaddr_un` itself follows.
+    unix_address_len,
+    file_inode,
+    /// What the file is to whoever made it; of a socket's, the `socket`.
+    file_private,
+    inode_sb,
+    super_block_magic,
     /// `bpf_sock_addr_kern.uaddr`: the address that a process gave.
     sock_addr_uaddr,
     /// `bpf_sock_addr_kern.uaddrlen`, since 6.7, as are hooks on unix sockets; before, 0.
@@ -298,7 +310,8 @@ pub const ACT_QUERY: u32 = 1;
 pub const ACT_CONNECT: u32 = 2;
 /// A packet, or a datagram that names its destination.
 pub const ACT_PACKET: u32 = 3;
-/// A socket of a forbidden kind was asked for; `protocol` says which.
+/// A socket of a forbidden kind was asked for, or one that was made outside was passed on
+/// (`--strict`); `protocol` says which.
 pub const ACT_SOCKET: u32 = 4;
 /// A connect or a packet to a listener on this host that is outside of the cgroup.
 pub const ACT_DELEGATION: u32 = 5;
@@ -314,7 +327,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 112 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 144 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);

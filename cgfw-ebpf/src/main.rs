@@ -21,6 +21,7 @@ by `maps::CONFIG`, which the verifier knows as constants.
 mod cgroup;
 mod egress;
 mod emit;
+mod lsm;
 mod maps;
 mod moved;
 mod packet;
@@ -29,8 +30,10 @@ mod socket;
 mod unix;
 mod verdict;
 
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint};
-use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext};
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm_cgroup, raw_tracepoint};
+use aya_ebpf::programs::{
+    LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext,
+};
 
 use crate::socket::Family;
 
@@ -104,6 +107,28 @@ fn egress(ctx: SkBuffContext) -> i32 {
 #[raw_tracepoint(tracepoint = "cgroup_attach_task")]
 fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
     moved::attach_task(&ctx)
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    moved::fork(&ctx)
+}
+
+// The loader finds the hooks of these three by their names.
+
+#[lsm_cgroup(hook = "unix_stream_connect")]
+fn unix_stream_connect(ctx: LsmContext) -> i32 {
+    lsm::connect(&ctx)
+}
+
+#[lsm_cgroup(hook = "unix_may_send")]
+fn unix_may_send(ctx: LsmContext) -> i32 {
+    lsm::send(&ctx)
+}
+
+#[lsm_cgroup(hook = "file_receive")]
+fn file_receive(ctx: LsmContext) -> i32 {
+    lsm::receive(&ctx)
 }
 
 #[cfg(target_arch = "bpf")]

@@ -21,12 +21,28 @@ pub(crate) fn approach(ctx: &SockAddrContext) -> i32 {
     if !can_read_tasks() {
         return PASS;
     }
+    // What a context really is: a `struct bpf_sock_addr_kern`.
+    let context = ctx.as_ptr() as u64;
+    let address = read_word(context, config!(offsets.sock_addr_uaddr));
+    let mut length = 0;
+    read(
+        context,
+        config!(offsets.sock_addr_uaddrlen),
+        &raw mut length,
+    );
+    note(address, length, ALLOW);
+    PASS
+}
+
+/// Report a unix socket that is turned to, by its `struct sockaddr_un` of so many octets.
+#[inline(always)]
+pub(crate) fn note(address: u64, length: u32, action: u32) {
     let mut space = MaybeUninit::uninit();
-    let name = name(ctx.as_ptr() as u64, &mut space);
+    let name = name(address, length, &mut space);
     let deed = Deed {
         destination: digest(name),
         kind: ACT_UNIX,
-        action: ALLOW,
+        action,
         destination_port: 0,
         protocol: 0,
         source_port: 0,
@@ -35,20 +51,11 @@ pub(crate) fn approach(ctx: &SockAddrContext) -> i32 {
     if !was_seen(current_owner(), &deed) {
         report_unix(&deed, name);
     }
-    PASS
 }
 
-/// The address in a `struct bpf_sock_addr_kern`, which is what a context really is.
 #[inline(always)]
-fn name(context: u64, space: &mut MaybeUninit<Words>) -> &Words {
+fn name(address: u64, length: u32, space: &mut MaybeUninit<Words>) -> &Words {
     let words = zeroed(space);
-    let address = read_word(context, config!(offsets.sock_addr_uaddr));
-    let mut length = 0_u32;
-    read(
-        context,
-        config!(offsets.sock_addr_uaddrlen),
-        &raw mut length,
-    );
     // The family comes first.
     let path = (address + size_of::<u16>() as u64) as *const core::ffi::c_void;
     let length = length

@@ -96,6 +96,10 @@ fn patterns_that_cannot_be_parsed_are_named() {
         check_refused(&["--block", pattern], &["--block", pattern]);
         check_refused(&["--allow", pattern], &["--allow", pattern]);
     }
+    for socket in ["/run/docker.sock", "@name"] {
+        check_refused(&["--block", socket], &["--block", socket, "--strict"]);
+    }
+    check_refused(&["--allow", "/run/../x"], &["/run/../x", "`..`"]);
     let label = format!("{}.com", "x".repeat(64));
     check_refused(&["--block", &label], &[&label]);
     // Of several, the one that is wrong is named.

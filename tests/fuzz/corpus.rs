@@ -1,6 +1,15 @@
 //! Everything that the fuzzers have found worth keeping, checked once more.
 
-#![expect(unreachable_pub, reason = "it is a library to the fuzz targets")]
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests panic, and say which input they were at"
+)]
+#![expect(
+    unreachable_pub,
+    reason = "the checks are a library to the fuzz targets"
+)]
 
 mod check;
 

@@ -186,7 +186,7 @@ fn tens_of_thousands_of_names_are_judged_right_in_bounded_memory() {
         .cgfw()
         .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
         .sh("asks udp 198.51.100.53 200 < names; while ! test -e go; do sleep 0.02; done")
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_mins(2))
         .spawn();
     running.wait_for_stdout("50000 ");
     let peak = kilobytes(running.pid(), "VmHWM");
@@ -215,7 +215,7 @@ fn ten_thousand_processes_are_each_named() {
         .args(["--block", "198.51.100.20", "--audit-log", "audit.jsonl"])
         .child(["forks", "10000", "100", "198.51.100.20", "80"])
         .stdout("10000\n")
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_mins(2))
         .run();
     assert_eq!(sniffer.packets_to(BLOCKED).len(), 0);
     let books = Books::of(lab.read("audit.jsonl").as_bytes());

@@ -34,5 +34,5 @@ mod policy;
 mod readme;
 mod refusals;
 mod setup;
-mod strict;
 mod soak;
+mod strict;

@@ -105,7 +105,20 @@ impl Search {
         }
     }
 
+    /// Look anew, and again if there was no time: this machine may have much to do.
     fn find(&mut self, service: &Service) -> Found {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            self.peers = Peers::default();
+            let found = self.find_once(service);
+            if self.peers.skipped() == 0 {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "no time to look for {service:?}");
+        }
+    }
+
+    fn find_once(&mut self, service: &Service) -> Found {
         let inside = self.inside.clone();
         let list = || Ok(inside.clone());
         self.peers.find(&self.asker, service, list).unwrap()
@@ -152,8 +165,6 @@ fn every_kind_of_unix_socket_has_its_listener() {
             search.expect_is(&service, &Found::Nobody);
             let listener = listen(python(&lab), kind, &name);
             search.expect(&service, &listener);
-            // And once more, remembered.
-            search.expect(&service, &listener);
             search.inside = vec![Pid::from_raw(listener.pid().cast_signed())];
             search.expect_is(&service, &Found::Inside);
             search.inside.clear();
@@ -163,7 +174,6 @@ fn every_kind_of_unix_socket_has_its_listener() {
             search.expect_is(&service, &Found::Nobody);
         }
     }
-    assert_eq!(search.peers.skipped(), 0);
 }
 
 #[test]
@@ -294,9 +304,9 @@ time.sleep(60)";
     let mut search = Search::new(&lab);
     search.expect(&path("/mnt/work/activated"), &listener);
     // The manager outside bound it, the service inside takes what comes.
-    let mut inside = Search::new(&lab);
-    inside.inside = vec![Pid::from_raw(worker)];
-    inside.expect_is(&path("/mnt/work/activated"), &Found::Inside);
+    search.inside = vec![Pid::from_raw(worker)];
+    search.expect_is(&path("/mnt/work/activated"), &Found::Inside);
+    search.inside.clear();
     end(listener);
     let found = search.find(&path("/mnt/work/activated"));
     let Found::Outside(Some(peer)) = found else {
@@ -379,15 +389,20 @@ fn the_listener_at_the_very_address_gets_the_connection() {
 }
 
 #[test]
-fn a_socket_that_another_process_binds_anew_is_looked_up_anew() {
+fn an_answer_holds_for_a_moment_and_not_when_nobody_is_there() {
     let Some(lab) = Lab::new() else { return };
     let mut search = Search::new(&lab);
-    for _ in 0..3 {
-        let listener = listen(python(&lab), "stream", "/mnt/work/daemon");
-        search.expect(&path("/mnt/work/daemon"), &listener);
-        end(listener);
-        lab.sh("rm daemon").run();
-    }
+    let service = path("/mnt/work/daemon");
+    assert_eq!(search.find_once(&service), Found::Nobody);
+    let listener = listen(python(&lab), "stream", "/mnt/work/daemon");
+    let found = search.find(&service);
+    // Who is inside is not asked again.
+    search.inside = vec![Pid::from_raw(listener.pid().cast_signed())];
+    assert_eq!(search.find_once(&service), found);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(search.find_once(&service), Found::Inside);
+    end(listener);
+    assert_eq!(search.find_once(&service), Found::Nobody);
 }
 
 /// Looking is not touching.
@@ -417,20 +432,21 @@ fn a_flood_is_bounded_and_counted() {
     let listener = listen(python(&lab), "stream", "/mnt/work/daemon");
     let mut search = Search::new(&lab);
     let started = Instant::now();
-    let mut asked = 0_u64;
-    while search.peers.skipped() == 0 {
-        // Nobody holds it: a search among all processes, every time.
-        search.find(&Service::Abstract(b"nobody".into()));
-        asked += 1;
-        assert!(
-            started.elapsed() < Duration::from_secs(20),
-            "no end after {asked}"
-        );
+    for asked in 0_u32.. {
+        // Another one each time, and nobody there: the kernel lists its sockets.
+        search.find_once(&Service::Abstract(asked.to_be_bytes().into()));
+        if search.peers.skipped() > 0 {
+            break;
+        }
+        let elapsed = started.elapsed();
+        assert!(elapsed < Duration::from_secs(20), "{asked} were looked for");
     }
-    search.expect_is(&path("/mnt/work/daemon"), &Found::Outside(None));
+    let daemon = path("/mnt/work/daemon");
+    assert_eq!(search.find_once(&daemon), Found::Outside(None));
     assert_eq!(search.peers.skipped(), 2);
-    search.expect_is(&path("/run/nscd/socket"), &Found::Nobody);
+    // What needs no list of sockets is found all the same.
+    assert_eq!(search.find_once(&path("/run/nscd/socket")), Found::Nobody);
     end(listener);
-    search.expect_is(&path("/mnt/work/daemon"), &Found::Nobody);
+    assert_eq!(search.find_once(&daemon), Found::Nobody);
     assert_eq!(search.peers.skipped(), 2);
 }

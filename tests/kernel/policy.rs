@@ -278,22 +278,159 @@ fn addresses_of_blocked_names_are_blocked_too() {
         .run();
 }
 
+/// RFC 1918, RFC 6598, link-local, unique local, and on-link with public numbers.
+const PRIVATE: [&str; 9] = [
+    "10.9.0.1",
+    "172.20.0.1",
+    "192.168.9.1",
+    "100.100.0.1",
+    "169.254.169.254",
+    "192.0.2.1",
+    "[2001:db8:0:1::1]",
+    "[fd00:9::1]",
+    "[fe80::1%25eth0]",
+];
+const PUBLIC: [&str; 2] = ["203.0.113.99", "[2001:db8:200::99]"];
+
 #[test]
-fn a_link_local_answer_needs_an_exact_rule() {
+fn private_addresses_are_subject_to_direct_ip() {
     let Some(lab) = Lab::new() else { return };
-    let script = "curl --silent --max-time 3 http://metadata.example/ -o /dev/null; echo $?";
-    lab.cgfw()
-        .args(["--default", "block", "--allow", "example"])
-        .sh(script)
-        .stdout("7\n")
-        .run();
-    let sniffer = lab.sniff();
-    lab.cgfw()
-        .args(["--default", "block", "--allow", "=metadata.example"])
-        .sh(script)
-        .stdout("28\n")
-        .run();
-    assert!(!sniffer.packets_to([169, 254, 169, 254]).is_empty());
+    let hosts = || PRIVATE.into_iter().chain(PUBLIC);
+    let script = hosts().fold(String::new(), |script, host| {
+        script
+            + &format!(
+                "curl --silent --globoff --max-time 5 --output /dev/null http://{host}/; echo $?; "
+            )
+    });
+    let answered = |private: bool, public: bool| -> String {
+        let code = |open| if open { "0\n" } else { "7\n" };
+        code(private).repeat(PRIVATE.len()) + &code(public).repeat(PUBLIC.len())
+    };
+    lab.sh(&script).stdout(answered(true, true)).run();
+    for (options, private, public) in [
+        (&["--block", "github.com"][..], true, true),
+        (&["--default", "block"], false, false),
+        (&["--allow", "example.com"], false, false),
+        (
+            &["--default", "block", "--direct-ip", "private"],
+            true,
+            false,
+        ),
+        (&["--default", "block", "--direct-ip", "allow"], true, true),
+        (
+            &["--block", "github.com", "--direct-ip", "block"],
+            false,
+            false,
+        ),
+        (
+            &["--block", "github.com", "--direct-ip", "private"],
+            true,
+            false,
+        ),
+    ] {
+        let sniffer = lab.sniff();
+        let output = lab
+            .cgfw()
+            .args(options)
+            .sh(&script)
+            .stdout(answered(private, public))
+            .run();
+        let unjudged = output.stderr.contains("2 contacts were not judged by name");
+        assert_eq!(unjudged, public, "{options:?}\n{output}");
+        let out = sniffer.packets();
+        for host in hosts() {
+            let host = host.trim_matches(['[', ']']).replace("%25eth0", "");
+            let open = if PUBLIC.iter().any(|public| public.contains(&host)) {
+                public
+            } else {
+                private
+            };
+            let is_there = out
+                .iter()
+                .any(|packet| packet.destination.to_string() == host);
+            assert_eq!(is_there, open, "{options:?} {host}");
+        }
+    }
+}
+
+/// Options, how the metadata service of a cloud is asked, and whether they let that through.
+const METADATA: &[(&[&str], &str, bool)] = &[
+    (&["--block", "github.com"], "169.254.169.254", true),
+    (&["--block", "github.com"], "metadata.example", true),
+    (&["--block", "169.254.169.254"], "169.254.169.254", false),
+    (&["--block", "169.254.0.0/16"], "metadata.example", false),
+    (&["--block", "metadata.example"], "metadata.example", false),
+    (&["--allow", "169.254.169.254"], "169.254.169.254", true),
+    (&["--allow", "169.254.169.254"], "metadata.example", false),
+    (&["--allow", "example"], "metadata.example", false),
+    (&["--allow", "*.example"], "metadata.example", false),
+    (&["--allow", "=metadata.example"], "metadata.example", true),
+    (&["--allow", "metadata.example"], "metadata.example", true),
+    (&["--allow", "=metadata.example"], "169.254.169.254", false),
+    (&["--default", "block"], "169.254.169.254", false),
+    (
+        &["--allow", "*.example", "--direct-ip", "private"],
+        "metadata.example",
+        true,
+    ),
+];
+
+#[test]
+fn the_metadata_service_needs_its_address_or_an_exact_name() {
+    let Some(lab) = Lab::new() else { return };
+    for (options, host, allowed) in METADATA {
+        let sniffer = lab.sniff();
+        check(&lab, options, host, *allowed);
+        let out = sniffer.packets_to([169, 254, 169, 254]);
+        assert_eq!(!out.is_empty(), *allowed, "{options:?} {host}");
+    }
+}
+
+#[test]
+fn names_of_etc_hosts_are_judged_like_others() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write(
+        "/etc/hosts",
+        "127.0.0.1 localhost\n\
+         203.0.113.44 www.blocked.example innocent.example\n\
+         2001:db8:200::44 www.blocked.example\n\
+         10.9.0.1 db.corp\n",
+    );
+    for (options, host, allowed) in [
+        // Their addresses are known, whoever else has them.
+        (
+            &["--block", "blocked.example"],
+            "www.blocked.example",
+            false,
+        ),
+        (&["--block", "blocked.example"], "203.0.113.44", false),
+        (&["--block", "blocked.example"], "[2001:db8:200::44]", false),
+        (&["--block", "blocked.example"], "innocent.example", false),
+        (&["--block", "blocked.example"], "db.corp", true),
+        (
+            &["--block", "=blocked.example"],
+            "www.blocked.example",
+            true,
+        ),
+        (&["--allow", "db.corp"], "db.corp", true),
+        (&["--allow", "db.corp"], "innocent.example", false),
+        (&["--allow", "innocent.example"], "innocent.example", true),
+        (&["--allow", "corp"], "db.corp", true),
+        (&["--allow", "example.com"], "db.corp", false),
+    ] {
+        let output = check(&lab, options, host, allowed);
+        if host == "203.0.113.44" {
+            assert_eq!(
+                output.refusal()["domain"],
+                "www.blocked.example.",
+                "{output}"
+            );
+        }
+        if host == "db.corp" && options[0] == "--allow" && allowed {
+            let row = "\n    db.corp  1 contact  curl";
+            assert!(output.stderr.contains(row), "{output}");
+        }
+    }
 }
 
 #[test]

@@ -447,6 +447,7 @@ fn the_fields_of_the_audit_log_are_all_told() {
         .env("all_proxy", "203.0.113.98:80")
         .sh(DELEGATED)
         .run();
+    cgfw().arg("--strict").child(["true"]).run();
     let way_out = lab.cgroup().path().join("cgroup.procs");
     cgfw().sh(&format!("echo $$ > {}", way_out.display())).run();
     let mut found = BTreeSet::new();

@@ -439,7 +439,8 @@ fn bind(source: &fs::File, target: &str) {
 
 /// Join the two with a veth pair. All of the documentation networks are local to the
 /// internet (RFC 5737, RFC 3849), but for the upper half of 198.51.100.0/24, where
-/// nobody lives; a gateway for NAT64 (RFC 6052) is the internet itself.
+/// nobody lives; a gateway for NAT64 (RFC 6052) is the internet itself. Of every kind of
+/// private network a part is there, too, and a cloud's metadata service.
 fn connect(wire: &Namespaces, client: &Namespaces) {
     let client_net = format!("/proc/{}/fd/{}", std::process::id(), client.net.as_raw_fd());
     ip(
@@ -449,13 +450,20 @@ fn connect(wire: &Namespaces, client: &Namespaces) {
              link add wire type veth peer name eth0 netns {client_net}
              addr add 192.0.2.1/24 dev wire
              addr add 2001:db8:0:1::1/64 dev wire nodad
+             addr add fe80::1/64 dev wire nodad
              link set wire up
              route add local 198.51.100.0/25 dev lo
              route add local 203.0.113.0/24 dev lo
              route add local 2001:db8:53::/64 dev lo
              route add local 2001:db8:100::/64 dev lo
              route add local 2001:db8:200::/64 dev lo
-             route add local 64:ff9b::/96 dev lo"
+             route add local 64:ff9b::/96 dev lo
+             route add local 10.9.0.0/24 dev lo
+             route add local 172.20.0.0/24 dev lo
+             route add local 192.168.9.0/24 dev lo
+             route add local 100.100.0.0/24 dev lo
+             route add local 169.254.169.254 dev lo
+             route add local fd00:9::/64 dev lo"
         ),
     );
     ip(

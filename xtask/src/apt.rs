@@ -44,7 +44,7 @@ pub(crate) const TESTS: &[&str] = &[
 ];
 
 /// The emulator, and the userland inside it.
-pub(crate) const VM: &[&str] = &["busybox-static", "libc6-dev", "qemu-system-x86"];
+pub(crate) const VM: &[&str] = &["busybox-static", "gcc", "libc6-dev", "qemu-system-x86"];
 
 /// Have `packages` installed when this returns. Root installs what is missing; anybody
 /// else is told what to type.

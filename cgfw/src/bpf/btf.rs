@@ -1,10 +1,9 @@
 /*!
-Where the kernel keeps the members that the programs read.
+Where the kernel keeps the members that the programs read, and the functions they attach to.
 
 The layout of `task_struct` differs from kernel to kernel and is described in
 /sys/kernel/btf/vmlinux (Documentation/bpf/btf.rst). A full parser takes longer than
-everything else at start together, so this one walks the types once and looks at
-a few structures.
+everything else at start together, so this one reads no more than a few of the types.
 */
 
 use cgfw_common::Offsets;
@@ -14,34 +13,59 @@ const MAGIC: u16 = 0xeb9f;
 const HEADER: usize = 24;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNC: u32 = 12;
 
-/// Find the [`Offsets`] in raw BTF; `None` if it is damaged or lacks one of the members.
-pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
-    let [
-        task,
-        mm,
-        cred,
-        css_set,
-        css,
-        cgroup,
-        kernfs,
-        sock,
-        sock_addr,
-    ] = Btf::parse(raw)?.structs([
-        b"task_struct",
-        b"mm_struct",
-        b"cred",
-        b"css_set",
-        b"cgroup_subsys_state",
-        b"cgroup",
-        b"kernfs_node",
-        b"sock",
-        b"bpf_sock_addr_kern",
+/// The hooks of the LSM programs, each called like its program (include/linux/lsm_hook_defs.h).
+pub(super) const HOOKS: [&str; 3] = ["unix_stream_connect", "unix_may_send", "file_receive"];
+
+/// What comes before the name of a hook to make that of the function to attach to.
+const HOOK_FUNCTION: &str = "bpf_lsm_";
+
+/// What a kernel says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) offsets: Offsets,
+    /// The type ids of the [`HOOKS`]; 0 for one that the kernel lacks.
+    pub(super) hooks: [u32; HOOKS.len()],
+}
+
+/// Find the [`Layout`] in raw BTF; `None` if it is damaged or lacks one of the members.
+pub(super) fn layout(raw: &[u8]) -> Option<Layout> {
+    let btf = Btf::parse(raw)?;
+    let functions = HOOKS.map(|hook| format!("{HOOK_FUNCTION}{hook}"));
+    let functions = functions.each_ref().map(String::as_str);
+    Some(Layout {
+        offsets: offsets(&btf)?,
+        hooks: btf.ids(KIND_FUNC, functions)?,
+    })
+}
+
+fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
+    let [task, mm, cred, css_set, css, cgroup, kernfs, sock] = btf.structs([
+        "task_struct",
+        "mm_struct",
+        "cred",
+        "css_set",
+        "cgroup_subsys_state",
+        "cgroup",
+        "kernfs_node",
+        "sock",
+    ])?;
+    let [sock_addr, socket, unix, unix_address, file, inode, sb] = btf.structs([
+        "bpf_sock_addr_kern",
+        "socket",
+        "unix_sock",
+        "unix_address",
+        "file",
+        "inode",
+        "super_block",
     ])?;
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
-    // The programs read these pairs at once; no kernel has ever parted them.
-    let are_pairs =
-        task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
+    let unix_address_len = unix_address.member(b"len")?;
+    // The programs take these for pairs; no kernel has ever parted them.
+    let are_pairs = task.member(b"tgid")? == task_pid + 4
+        && mm.member(b"arg_end")? == mm_arg_start + 8
+        && unix_address.member(b"name")? == unix_address_len + 4;
     // A pointer to a cgroup's state is a pointer to the cgroup.
     let is_first = cgroup.member(b"self")? == 0;
     (are_pairs && is_first).then_some(Offsets {
@@ -60,6 +84,14 @@ pub(super) fn offsets(raw: &[u8]) -> Option<Offsets> {
         cgroup_kn: cgroup.member(b"kn")?,
         kernfs_id: kernfs.member(b"id")?,
         sock_cgroup: sock.member(b"sk_cgrp_data")?,
+        sock_protocol: sock.member(b"sk_protocol")?,
+        socket_sk: socket.member(b"sk")?,
+        unix_addr: unix.member(b"addr")?,
+        unix_address_len,
+        file_inode: file.member(b"f_inode")?,
+        file_private: file.member(b"private_data")?,
+        inode_sb: inode.member(b"i_sb")?,
+        super_block_magic: sb.member(b"s_magic")?,
         sock_addr_uaddr: sock_addr.member(b"uaddr")?,
         sock_addr_uaddrlen: sock_addr.member(b"uaddrlen").unwrap_or(0),
     })
@@ -74,7 +106,7 @@ struct Btf<'b> {
 
 /// A structure or union, at `start` of the types.
 struct Struct<'b> {
-    btf: std::rc::Rc<Btf<'b>>,
+    btf: &'b Btf<'b>,
     start: usize,
 }
 
@@ -104,29 +136,33 @@ impl<'b> Btf<'b> {
     }
 
     /// The structures of these names.
-    fn structs<const N: usize>(self, names: [&[u8]; N]) -> Option<[Struct<'b>; N]> {
-        let mut found = [None; N];
-        for &start in &self.starts[1..] {
+    fn structs<const N: usize>(&'b self, names: [&str; N]) -> Option<[Struct<'b>; N]> {
+        let mut structs = Vec::with_capacity(N);
+        for id in self.ids(KIND_STRUCT, names)? {
+            let id = index(id).filter(|id| *id != 0)?;
+            let start = index(*self.starts.get(id)?)?;
+            structs.push(Struct { btf: self, start });
+        }
+        structs.try_into().ok()
+    }
+
+    /// The ids of the types of one kind with these names; 0, which is void, for one that is
+    /// not there. `None` if something is damaged.
+    fn ids<const N: usize>(&self, wanted: u32, names: [&str; N]) -> Option<[u32; N]> {
+        let mut found = [0; N];
+        for (id, &start) in (0..).zip(&self.starts).skip(1) {
             let start = index(start)?;
-            if kind(word(self.types, start + 4)?) != KIND_STRUCT {
+            if kind(word(self.types, start + 4)?) != wanted {
                 continue;
             }
             let name = word(self.types, start)?;
             for (wanted, found) in names.iter().zip(&mut found) {
-                if found.is_none() && self.has_name(name, wanted) {
-                    *found = Some(start);
+                if *found == 0 && self.has_name(name, wanted.as_bytes()) {
+                    *found = id;
                 }
             }
         }
-        let btf = std::rc::Rc::new(self);
-        let mut structs = Vec::with_capacity(N);
-        for start in found {
-            structs.push(Struct {
-                btf: std::rc::Rc::clone(&btf),
-                start: start?,
-            });
-        }
-        structs.try_into().ok()
+        Some(found)
     }
 
     fn has_name(&self, offset: u32, name: &[u8]) -> bool {
@@ -221,7 +257,10 @@ mod tests {
                 return;
             }
         };
-        let found = offsets(&raw).unwrap();
+        let Layout {
+            offsets: found,
+            hooks,
+        } = layout(&raw).unwrap();
         let all = Offsets {
             // Missing before 6.7, and first in their structures.
             sock_addr_uaddrlen: 1,
@@ -233,14 +272,17 @@ mod tests {
             "{found:?}"
         );
         assert!(found.task_start_boottime.is_multiple_of(8), "{found:?}");
+        // They are neighbours in the kernel and three functions all the same.
+        let [a, b, c] = hooks;
+        assert!(a != b && b != c && c != a, "{hooks:?}");
     }
 
     #[test]
     fn damaged_btf_is_no_btf() {
-        assert_eq!(offsets(b""), None);
-        assert_eq!(offsets(&[0x9f, 0xeb, 1, 0]), None);
+        assert_eq!(layout(b""), None);
+        assert_eq!(layout(&[0x9f, 0xeb, 1, 0]), None);
         let mut header = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
         header.extend([0xff; 16]);
-        assert_eq!(offsets(&header), None);
+        assert_eq!(layout(&header), None);
     }
 }

@@ -18,14 +18,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, anyhow};
 use aya::maps::MapData;
-use aya_obj::generated::bpf_attach_type::{BPF_CGROUP_UNIX_CONNECT, BPF_CGROUP_UNIX_SENDMSG};
+use aya_obj::generated::bpf_attach_type::{
+    BPF_CGROUP_UNIX_CONNECT, BPF_CGROUP_UNIX_SENDMSG, BPF_LSM_CGROUP,
+};
 use aya_obj::generated::bpf_prog_type::{
     self, BPF_PROG_TYPE_CGROUP_SKB, BPF_PROG_TYPE_CGROUP_SOCK, BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-    BPF_PROG_TYPE_RAW_TRACEPOINT,
+    BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_RAW_TRACEPOINT,
 };
 use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
 use cgfw_common::Config;
+
+use super::btf::HOOKS;
 
 /// The compiled programs of `cgfw-ebpf`, for this machine's byte order.
 #[cfg(target_endian = "little")]
@@ -40,6 +44,8 @@ const LOG_SHOWN: usize = 2000;
 /// Programs in the kernel, not attached yet, and their maps by name.
 pub(super) struct Loaded {
     pub(super) programs: Vec<LoadedProgram>,
+    /// The LSM programs, or why this kernel does not take them.
+    pub(super) guards: anyhow::Result<Vec<LoadedProgram>>,
     pub(super) maps: HashMap<String, MapData>,
 }
 
@@ -54,12 +60,30 @@ pub(super) struct LoadedProgram {
 enum Hook {
     /// To a cgroup, for as long as that lives.
     Cgroup(bpf_attach_type),
+    /// Likewise, to the LSM hook whose function has this type id.
+    Lsm(u32),
     /// To the tracepoint of its name, for as long as this process holds it: it observes.
     RawTracepoint,
 }
 
-/// Create the maps, verify the programs. `log_level` is aya-log's, 0 for silence.
-pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
+impl Hook {
+    /// How a cgroup is told of it.
+    fn attach_type(self) -> Option<bpf_attach_type> {
+        match self {
+            Self::Cgroup(attach_type) => Some(attach_type),
+            Self::Lsm(_) => Some(BPF_LSM_CGROUP),
+            Self::RawTracepoint => None,
+        }
+    }
+}
+
+/// Create the maps, verify the programs, the LSM ones only for `--strict`. `hooks` are the
+/// type ids of the [`HOOKS`], `log_level` is aya-log's, 0 for silence.
+pub(super) fn load(
+    config: &Config,
+    hooks: [u32; HOOKS.len()],
+    log_level: u8,
+) -> anyhow::Result<Loaded> {
     let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
     object
         .patch_map_data(
@@ -102,24 +126,38 @@ pub(super) fn load(config: &Config, log_level: u8) -> anyhow::Result<Loaded> {
     object.sanitize_functions(&Features::new(
         true, true, true, true, true, true, true, None,
     ));
-    // Before 6.7 unix sockets have no hooks.
-    if config.offsets.sock_addr_uaddrlen == 0 {
+    // Before 6.7 unix sockets have no hooks. Under `--strict` there is nothing left to see.
+    if config.offsets.sock_addr_uaddrlen == 0 || config.strict != 0 {
         object.programs.retain(|name, _| !name.ends_with("_unix"));
     }
-    let programs = load_programs(&object)?;
-    Ok(Loaded { programs, maps })
+    let (guards, programs): (Vec<_>, Vec<_>) = object
+        .programs
+        .iter()
+        .partition(|(_, program)| matches!(program.section, ProgramSection::LsmCgroup));
+    Ok(Loaded {
+        programs: load_programs(&object, programs, hooks)?,
+        guards: if config.strict == 0 {
+            Ok(Vec::new())
+        } else {
+            load_programs(&object, guards, hooks)
+        },
+        maps,
+    })
 }
 
-/// Have the kernel verify all programs, two at a time: the verifier is most of the start.
-fn load_programs(object: &Object) -> anyhow::Result<Vec<LoadedProgram>> {
-    let mut programs: Vec<(&String, &Program)> = object.programs.iter().collect();
+/// Have the kernel verify programs, two at a time: the verifier is most of the start.
+fn load_programs(
+    object: &Object,
+    mut programs: Vec<(&String, &Program)>,
+    hooks: [u32; HOOKS.len()],
+) -> anyhow::Result<Vec<LoadedProgram>> {
     let length = |program: &Program| object.functions[&program.function_key()].instructions.len();
     programs.sort_by_key(|(_, program)| std::cmp::Reverse(length(program)));
     let next = AtomicUsize::new(0);
     let work = || {
         let mut loaded = Vec::new();
         while let Some((name, program)) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            loaded.push(load_program(object, name, program)?);
+            loaded.push(load_program(object, name, program, hooks)?);
         }
         anyhow::Ok(loaded)
     };
@@ -136,14 +174,15 @@ impl LoadedProgram {
     /// Attach to a cgroup, beside what others have attached there or above; or to the whole
     /// host, which lasts as long as the descriptor that is returned.
     pub(super) fn attach(&self, cgroup: BorrowedFd<'_>) -> anyhow::Result<Option<OwnedFd>> {
-        match self.hook {
-            Hook::Cgroup(attach_type) => self
+        let attach_type = self.hook.attach_type();
+        match attach_type {
+            Some(attach_type) => self
                 .attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup, attach_type)
                 .map(|()| None),
-            Hook::RawTracepoint => self.open_tracepoint().map(Some),
+            None => self.open_tracepoint().map(Some),
         }
-        .map_err(|error| match (self.hook, error.raw_os_error()) {
-            (Hook::Cgroup(_), Some(libc::EPERM)) => anyhow!(
+        .map_err(|error| match (attach_type, error.raw_os_error()) {
+            (Some(_), Some(libc::EPERM)) => anyhow!(
                 "cannot attach {}: a program on a cgroup above forbids more below it \
                  (attached without BPF_F_ALLOW_MULTI); `bpftool cgroup tree` shows which",
                 self.name
@@ -154,11 +193,9 @@ impl LoadedProgram {
 
     /// Undo [`Self::attach`] to a cgroup.
     pub(super) fn detach(&self, cgroup: BorrowedFd<'_>) -> io::Result<()> {
-        match self.hook {
-            Hook::Cgroup(attach_type) => {
-                self.attachment(bpf_cmd::BPF_PROG_DETACH, cgroup, attach_type)
-            }
-            Hook::RawTracepoint => Ok(()),
+        match self.hook.attach_type() {
+            Some(attach_type) => self.attachment(bpf_cmd::BPF_PROG_DETACH, cgroup, attach_type),
+            None => Ok(()),
         }
     }
 
@@ -218,7 +255,15 @@ impl LoadedProgram {
 }
 
 /// What kind a program is and where it is attached, for those that are loaded here.
-fn kind(name: &str, section: &ProgramSection) -> Option<(bpf_prog_type, Hook)> {
+fn kind(
+    name: &str,
+    section: &ProgramSection,
+    hooks: [u32; HOOKS.len()],
+) -> Option<(bpf_prog_type, Hook)> {
+    if let ProgramSection::LsmCgroup = section {
+        let at = HOOKS.iter().position(|hook| *hook == name)?;
+        return Some((BPF_PROG_TYPE_LSM, Hook::Lsm(hooks[at])));
+    }
     if let ProgramSection::RawTracePoint = section {
         return Some((BPF_PROG_TYPE_RAW_TRACEPOINT, Hook::RawTracepoint));
     }
@@ -242,14 +287,22 @@ fn kind(name: &str, section: &ProgramSection) -> Option<(bpf_prog_type, Hook)> {
     Some((BPF_PROG_TYPE_CGROUP_SOCK_ADDR, Hook::Cgroup(attach_type)))
 }
 
-fn load_program(object: &Object, name: &str, program: &Program) -> anyhow::Result<LoadedProgram> {
-    let (prog_type, hook) = kind(name, &program.section)
+fn load_program(
+    object: &Object,
+    name: &str,
+    program: &Program,
+    hooks: [u32; HOOKS.len()],
+) -> anyhow::Result<LoadedProgram> {
+    let (prog_type, hook) = kind(name, &program.section, hooks)
         .with_context(|| format!("the eBPF program {name} is of a kind that is not loaded here"))?;
     let instructions = &object.functions[&program.function_key()].instructions;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_3.prog_type = prog_type as u32;
-    if let Hook::Cgroup(attach_type) = hook {
+    if let Some(attach_type) = hook.attach_type() {
         attr.__bindgen_anon_3.expected_attach_type = attach_type as u32;
+    }
+    if let Hook::Lsm(function) = hook {
+        attr.__bindgen_anon_3.attach_btf_id = function;
     }
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len())?;

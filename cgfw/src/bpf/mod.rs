@@ -59,6 +59,8 @@ pub struct Filter {
     programs: Vec<LoadedProgram>,
     /// What observes the whole host, as long as it is held.
     tracepoints: Vec<OwnedFd>,
+    /// The LSM programs of `--strict`, until they are attached.
+    guards: anyhow::Result<Vec<LoadedProgram>>,
     /// What this kernel cannot tell, if anything: a sentence for the user.
     pub limitation: Option<String>,
 }
@@ -74,17 +76,19 @@ pub struct Channels {
 
 /// Load the programs with everything that this kernel supports.
 pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
-    let offsets = offsets::read();
+    let layout = offsets::read();
+    let hooks = layout.map_or([0; _], |layout| layout.hooks);
     let level = if settings.debug { u8::MAX } else { 0 };
     let mut first_failure = None;
-    for (set_retval, offsets) in attempts(offsets) {
+    for (set_retval, offsets) in attempts(layout.map(|layout| layout.offsets)) {
         let config = config(settings, set_retval, offsets);
-        match memlock::lifted(|| load::load(&config, level)) {
+        match memlock::lifted(|| load::load(&config, hooks, level)) {
             Ok(loaded) => {
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
                     tracepoints: Vec::new(),
+                    guards: loaded.guards,
                     limitation: limitation(offsets, first_failure),
                 };
                 return Ok((filter, channels));
@@ -103,6 +107,36 @@ impl Filter {
             self.tracepoints.extend(program.attach(cgroup)?);
         }
         Ok(())
+    }
+
+    /// Attach the LSM programs, too, which refuse unix sockets of others and sockets that
+    /// others pass on, and keep them if they pass the trial: that a kernel takes them does
+    /// not mean that it runs them. An error is the reason why there are none.
+    pub fn guard(
+        &mut self,
+        cgroup: BorrowedFd<'_>,
+        trial: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let guards = std::mem::replace(&mut self.guards, Ok(Vec::new()))
+            .inspect_err(|error| tracing::debug!("{error:#}"))
+            .map_err(|error| anyhow!("the kernel does not take them: {}", error.root_cause()))?;
+        let mut attached = Vec::new();
+        let passed = guards
+            .into_iter()
+            .try_for_each(|guard| {
+                guard.attach(cgroup)?;
+                attached.push(guard);
+                Ok(())
+            })
+            .and_then(|()| trial());
+        if passed.is_ok() {
+            self.programs.extend(attached);
+        } else {
+            for guard in &attached {
+                guard.detach(cgroup).context("cannot detach it again")?;
+            }
+        }
+        passed
     }
 
     /// The programs by their hooks.

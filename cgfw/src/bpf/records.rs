@@ -40,7 +40,7 @@ impl Decoder {
                     process: process(&act),
                     service: unix_service(&name)?,
                     peer: None,
-                    verdict: Verdict::Allowed,
+                    verdict: self.verdict(&act.deed),
                 })
             }
             _ if record.len() != size_of::<Act>() => return None,
@@ -77,7 +77,6 @@ impl Decoder {
     pub(super) fn repeats(self, key: &SeenKey, count: u64) -> Option<Fact> {
         // A socket's packets repeat nothing that a person did; of the name of a unix socket
         // only a digest is left.
-        // digest of the name is left.
         if key.owner.tgid == 0 || count < 2 || key.deed.kind == ACT_UNIX {
             return None;
         }
@@ -333,10 +332,10 @@ mod tests {
             epoch,
             audit: false,
         };
-        match decoder.decode(raw)?.fact {
-            Fact::Delegation(delegation) => Some(delegation.service),
-            other => panic!("{other:?} of a unix socket"),
-        }
+        let Fact::Delegation(delegation) = decoder.decode(raw)?.fact else {
+            panic!("{name:?} is no delegation");
+        };
+        Some(delegation.service)
     }
 
     #[test]

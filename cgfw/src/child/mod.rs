@@ -15,6 +15,7 @@ mod seccomp;
 mod signals;
 mod spawn;
 mod strict;
+mod trial;
 mod user;
 
 pub use self::confinement::Confinement;
@@ -29,4 +30,5 @@ pub use self::rights::{missing_capabilities, sudo_command};
 pub use self::signals::{Inherited, Listener, Received, Signals};
 pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
 pub use self::strict::Unix;
+pub use self::trial::prove_isolation;
 pub use self::user::{Identity, as_user, choose_identity};

@@ -590,7 +590,7 @@ impl Prepared<'_> {
 }
 
 /// Both sides of a clone.
-enum Cloned {
+pub(super) enum Cloned {
     Parent(Pid, OwnedFd),
     Child { in_cgroup: bool },
 }
@@ -604,7 +604,7 @@ enum Cloned {
 /// just cloned: it compares how often the cgroup that the child goes to was killed
 /// (cgroup.kill) with how often the one was that its parent is in (cgroup_post_fork,
 /// kernel/cgroup/cgroup.c).
-fn clone_into(cgroup: BorrowedFd<'_>, namespaces: u64) -> io::Result<Cloned> {
+pub(super) fn clone_into(cgroup: BorrowedFd<'_>, namespaces: u64) -> io::Result<Cloned> {
     let (mut reader, mut writer) = pipe()?;
     let cloned = match clone3(Some(cgroup), namespaces) {
         Err(Errno::ENOSYS | Errno::EPERM) if namespaces == 0 => return fork_beside(),
@@ -670,7 +670,7 @@ fn pidfd_open(process: Pid) -> Result<OwnedFd, Errno> {
 }
 
 /// Move this process into a cgroup: 0 is whoever writes.
-fn enter(cgroup: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn enter(cgroup: BorrowedFd<'_>) -> Result<(), Errno> {
     let procs = nix::fcntl::openat(
         cgroup,
         c"cgroup.procs",

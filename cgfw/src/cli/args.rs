@@ -47,7 +47,9 @@ pub(super) enum Subcommands {
 ///   10.0.0.0/8:22/tcp      SSH to these addresses
 ///   [2001:db8::/32]:443    an IPv6 network needs brackets before a port
 ///
-/// The longest match wins; on a tie, block does.
+/// The longest match wins; on a tie, block does. An --allow for loopback, or for a unix
+/// socket by path (/run/docker.sock) or abstract name (@name), says that you know what
+/// others do there for the command.
 ///
 /// The exit code is that of the command, 128 and the signal if one ended it, 124 on
 /// --timeout, 125 if cgfw failed, 126 if the command cannot be executed, 127 if it cannot

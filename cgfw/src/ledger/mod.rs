@@ -434,8 +434,7 @@ impl Ledger {
     }
 
     fn delegation(&mut self, time: SystemTime, delegation: Delegation) -> Observation {
-        let process = delegation.process;
-        let process = (process.pid != 0).then(|| Arc::new(process));
+        let process = self.shared(delegation.process);
         let service = canonical(delegation.service);
         self.delegated(
             time,

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::errno::Errno;
@@ -26,12 +26,14 @@ use nix::unistd::Pid;
 pub use self::holders::argv;
 
 use self::budget::Budget;
-use self::holders::Holder;
-use self::view::View;
+use self::holders::Search;
+use self::view::{Identity, View};
 use crate::event::{Peer, Process, Service};
 
-/// How many sockets are remembered with who holds them.
-const KNOWN_MAX: usize = 1024;
+/// How long an answer holds: who asks the same again and again is not looked for each time.
+const FRESH: Duration = Duration::from_secs(1);
+/// How many answers are kept.
+const RECENT_MAX: usize = 1024;
 
 /// Who is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,22 +46,16 @@ pub enum Found {
     Nobody,
 }
 
-/// Looks for who is there, and remembers it for as long as it is true.
+/// Looks for who is there, and remembers it for a moment.
 #[derive(Debug, Default)]
 pub struct Peers {
-    /// By the inode number of the socket.
-    known: HashMap<u32, Known>,
+    recent: HashMap<Place, (Instant, Found)>,
     budget: Budget,
     skipped: u64,
 }
 
-/// One who holds a socket.
-#[derive(Debug)]
-struct Known {
-    holder: Holder,
-    /// `None` for a process of the run.
-    outside: Option<Peer>,
-}
+/// The socket file, or the network namespace, and the address there.
+type Place = (Identity, Service);
 
 impl Peers {
     /// Look for who is at `service`, to which `asker` turned. `inside` lists the processes
@@ -81,28 +77,34 @@ impl Peers {
         inside: impl Fn() -> io::Result<Vec<Pid>>,
     ) -> anyhow::Result<Found> {
         let view = View::of(asker);
-        // Every program looks for nscd: that there is nobody must be cheap to find.
-        let target = match service {
+        let now = Instant::now();
+        let (target, within) = match service {
+            // Every program looks for nscd: that there is nobody must be cheap to find.
             Service::Path(name) => match view.open(name) {
-                Ok(file) if view::is_bound(&file)? => Target::File(file),
+                Ok((file, within)) if view::is_bound(&file)? => (Target::File(file), within),
                 Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(Found::Nobody),
                 Err(_) => return Ok(Found::Outside(None)),
             },
-            Service::Abstract(name) => Target::Abstract(name),
-            Service::Port { address, protocol } => Target::Port(*address, *protocol),
+            Service::Abstract(name) => (Target::Abstract(name), view.network()?),
+            Service::Port { address, protocol } => {
+                (Target::Port(*address, *protocol), view.network()?)
+            }
         };
-        let started = Instant::now();
-        if !self.budget.allows(started) {
+        let place = (within, service.clone());
+        if let Some((at, found)) = self.recent.get(&place)
+            && now.duration_since(*at) < FRESH
+        {
+            return Ok(found.clone());
+        }
+        if !self.budget.allows(now) {
             self.skipped += 1;
             return Ok(Found::Outside(None));
         }
-        let found = match target.sockets(&view) {
-            Ok(Some(sockets)) => self.held(sockets, inside),
-            Ok(None) => Ok(Found::Outside(None)),
-            Err(error) => Err(error).context("cannot list the kernel's sockets"),
-        };
-        self.budget.spend(started, started.elapsed());
-        found
+        let found = self.look(&target, &view, inside);
+        self.budget.spend(now, now.elapsed());
+        let found = found?;
+        self.remember(place, now, &found);
+        Ok(found)
     }
 
     /// How often nobody was looked for, or not to the end, because it took too long.
@@ -110,61 +112,45 @@ impl Peers {
         self.skipped
     }
 
-    /// Who holds `sockets`.
-    fn held(
+    fn look(
         &mut self,
-        mut sockets: Vec<u32>,
+        target: &Target<'_>,
+        view: &View,
         inside: impl Fn() -> io::Result<Vec<Pid>>,
     ) -> anyhow::Result<Found> {
+        let inside = || inside().context("cannot list the processes of the run");
+        let sockets = target
+            .sockets(view)
+            .context("cannot list the sockets of the kernel")?;
+        let Some(sockets) = sockets else {
+            return Ok(Found::Outside(None));
+        };
         if sockets.is_empty() {
             return Ok(Found::Nobody);
         }
-        let list = || inside().context("cannot list the processes of the run");
-        let before = list()?;
-        let mut outside = None;
-        sockets.retain(|socket| match self.known(*socket, &before) {
-            Some(None) => false,
-            Some(Some(peer)) => {
-                outside = Some(peer.clone());
-                false
-            }
-            None => true,
-        });
-        if outside.is_some() || sockets.is_empty() {
-            return Ok(outside.map_or(Found::Inside, |peer| Found::Outside(Some(peer))));
-        }
-        let search = holders::search(&sockets, &before).context("cannot list /proc")?;
-        self.skipped += u64::from(search.cut_short);
-        let all_inside = search.inside.len() == sockets.len();
-        for holder in search.inside {
-            self.remember(holder, None);
-        }
-        match search.outside {
+        let search = holders::search(&sockets, &inside()?).context("cannot list /proc")?;
+        Ok(match search {
+            Search::Inside => Found::Inside,
             // A process that was forked meanwhile.
-            Some((holder, _)) if list()?.contains(&holder.pid) => Ok(Found::Inside),
-            Some((holder, peer)) => {
-                self.remember(holder, Some(peer.clone()));
-                Ok(Found::Outside(Some(peer)))
+            Search::Outside(pid, _) if inside()?.contains(&pid) => Found::Inside,
+            Search::Outside(_, peer) => Found::Outside(Some(peer)),
+            Search::Nobody => Found::Outside(None),
+            Search::CutShort => {
+                self.skipped += 1;
+                Found::Outside(None)
             }
-            None if all_inside => Ok(Found::Inside),
-            None => Ok(Found::Outside(None)),
-        }
+        })
     }
 
-    fn remember(&mut self, holder: Holder, outside: Option<Peer>) {
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
+    fn remember(&mut self, place: Place, now: Instant, found: &Found) {
+        // Somebody can come any moment.
+        if *found == Found::Nobody {
+            return;
         }
-        let known = Known { holder, outside };
-        self.known.insert(known.holder.socket, known);
-    }
-
-    /// Who was found to hold `socket`, `None` for a process of the run, if that still holds.
-    fn known(&self, socket: u32, inside: &[Pid]) -> Option<&Option<Peer>> {
-        let known = self.known.get(&socket)?;
-        let is_true = holders::socket_at(&known.holder.descriptor) == Some(socket)
-            && inside.contains(&known.holder.pid) == known.outside.is_none();
-        is_true.then_some(&known.outside)
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.clear();
+        }
+        self.recent.insert(place, (now, found.clone()));
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -11,12 +12,16 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::diag::{self, Bound};
 use crate::event::Process;
 
 const OWN: &str = "/proc/self";
+const NETWORK: &str = "ns/net";
+
+/// Device and inode number, which a file shares with no other one.
+pub(super) type Identity = (u64, u64);
 
 /// Sees what a process sees.
 pub(super) struct View {
@@ -46,7 +51,7 @@ impl View {
 
     /// Open the socket file of this name, to look at and not to use. ENOENT if the file is
     /// no socket.
-    pub(super) fn open(&self, name: &[u8]) -> nix::Result<OwnedFd> {
+    pub(super) fn open(&self, name: &[u8]) -> nix::Result<(OwnedFd, Identity)> {
         let path = Path::new(std::ffi::OsStr::from_bytes(name));
         let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         let place = |link| open(&self.process.join(link), flags, Mode::empty());
@@ -61,12 +66,19 @@ impl View {
         } else {
             return Err(Errno::ESRCH);
         };
-        let kind = SFlag::from_bits_truncate(fstat(&file)?.st_mode) & SFlag::S_IFMT;
-        if kind == SFlag::S_IFSOCK {
-            Ok(file)
+        let stat = fstat(&file)?;
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK {
+            Ok((file, identity(&stat)))
         } else {
             Err(Errno::ENOENT)
         }
+    }
+
+    /// The network namespace of the process.
+    pub(super) fn network(&self) -> io::Result<Identity> {
+        let there = std::fs::metadata(self.process.join(NETWORK));
+        let namespace = there.or_else(|_ended| std::fs::metadata(Path::new(OWN).join(NETWORK)))?;
+        Ok((namespace.dev(), namespace.ino()))
     }
 
     /// The sockets bound to a socket file; `None` if it cannot be told which they are.
@@ -109,25 +121,25 @@ impl View {
         &self,
         act: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        let same = |a: &File, b: &File| -> nix::Result<bool> {
-            let (a, b) = (fstat(a)?, fstat(b)?);
-            Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
-        };
-        let own = File::open(Path::new(OWN).join("ns/net"))?;
-        match File::open(self.process.join("ns/net")) {
-            Ok(there) if !same(&there, &own)? => thread::scope(|scope| {
-                let there = || {
+        let own = File::open(Path::new(OWN).join(NETWORK))?;
+        match File::open(self.process.join(NETWORK)) {
+            Ok(there) if identity(&fstat(&there)?) != identity(&fstat(&own)?) => {
+                let act = || {
                     setns(&there, CloneFlags::CLONE_NEWNET)?;
                     act()
                 };
-                match scope.spawn(there).join() {
+                match thread::scope(|scope| scope.spawn(act).join()) {
                     Ok(done) => done,
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
-            }),
+            }
             _ => act(),
         }
     }
+}
+
+fn identity(stat: &FileStat) -> Identity {
+    (stat.st_dev, stat.st_ino)
 }
 
 /// Whether a socket is bound to a socket file, and not only was.

@@ -1,6 +1,6 @@
 //! Domain names as lower-cased wire labels, the only form in which they are compared.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// RFC 1035 section 2.3.4, in octets, with the root label.
 const MAX_NAME: usize = 255;
@@ -163,21 +163,37 @@ fn unescape(text: &[u8]) -> Option<(u8, &[u8])> {
 
 /// RFC 1035 section 5.1 presentation format without the final dot; the root is `.`.
 /// All but what host names are made of is escaped, so that the text is fit for any
-/// terminal and any log, and means the same name as a pattern.
+/// terminal and any log, and means the same name as a pattern. So is an `x` where IDNA
+/// would make something else of the name, or nothing: `\xn--a`.
 impl fmt::Display for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const PREFIX: &str = "xn--";
+        if !self.0.windows(PREFIX.len()).any(|w| w == PREFIX.as_bytes()) {
+            return self.present(f);
+        }
+        let mut text = String::new();
+        self.present(&mut text)?;
+        if Self::parse(&text).as_ref() != Ok(self) {
+            text = text.replacen(PREFIX, "\\xn--", 1);
+        }
+        f.write_str(&text)
+    }
+}
+
+impl Domain {
+    fn present(&self, to: &mut impl fmt::Write) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str(".");
+            return to.write_str(".");
         }
         for (i, label) in self.labels().enumerate() {
             if i > 0 {
-                f.write_str(".")?;
+                to.write_str(".")?;
             }
             for &octet in label {
                 match octet {
-                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => f.write_char(octet.into())?,
-                    b'.' | b'\\' => write!(f, "\\{}", char::from(octet))?,
-                    _ => write!(f, "\\{octet:03}")?,
+                    b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => to.write_char(octet.into())?,
+                    b'.' | b'\\' => write!(to, "\\{}", char::from(octet))?,
+                    _ => write!(to, "\\{octet:03}")?,
                 }
             }
         }

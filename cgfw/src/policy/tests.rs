@@ -99,6 +99,25 @@ fn a_star_means_everything_below_and_not_the_name_itself() {
 }
 
 #[test]
+fn a_name_that_idna_does_not_know_is_shown_as_the_pattern_that_blocks_it() {
+    // No Punycode, Punycode of a capital letter, letters that run in
+    // both directions.
+    for labels in [
+        &[&b"xn--a"[..], b"com"][..],
+        &[b"xn---", b"com"],
+        &[b"xn--a-kfa", b"com"],
+        &[b"xn--4dbcagdahymbxekheh6e0a7fei0b", b"1a"],
+    ] {
+        let name = Domain::from_labels(labels.iter().copied()).unwrap();
+        let shown = name.to_string();
+        assert!(shown.starts_with(r"\xn--"), "{shown}");
+        check_names(&policy(&[&shown], &[]), &[(&shown, "block")]);
+    }
+    let known = Domain::parse("bücher.example").unwrap();
+    assert_eq!(known.to_string(), "xn--bcher-kva.example");
+}
+
+#[test]
 fn names_are_compared_after_idna_in_both_spellings() {
     for pattern in [
         "BÜCHER.example",

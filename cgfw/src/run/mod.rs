@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::{Cgroup, Members};
-use crate::child::{self, Identity, OpenFiles, Signals, Unix};
+use crate::child::{self, Identity, OpenFiles, Signals};
 use crate::cli::Run as Settings;
 use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
@@ -59,8 +59,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     phases.end("bind sockets, make the cgroup");
     let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
     let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
-    let (filter, channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
-    let (confinement, unconfined) = prepare::confinement(settings, Unix::Refused)?;
+    let (mut filter, mut channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
+    let unix = prepare::unix_sockets(settings, &mut filter, &cgroup, &mut channels.acts);
+    let (confinement, unconfined) = prepare::confinement(settings, unix)?;
     phases.end("plan the confinement");
     let protection =
         prepare::protection(settings, identity.as_ref(), &cgroup, &filter, &confinement)?;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::{Group, Uid, User, getgroups};
 
-use crate::bpf::{self, Filter};
+use crate::bpf::{self, Acts, Filter};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Confinement, Identity, Unix};
 use crate::cli::Run as Settings;
@@ -209,15 +210,38 @@ pub(super) fn tell_the_start(
     });
 }
 
+/// What `--strict` does about unix sockets: LSM programs judge them, where the kernel takes
+/// those and is proven to run them. `None` without `--strict`.
+pub(super) fn unix_sockets(
+    settings: &Settings,
+    filter: &mut Filter,
+    cgroup: &Cgroup,
+    acts: &mut Acts,
+) -> Option<Unix> {
+    if !settings.strict {
+        return None;
+    }
+    let cgroup = cgroup.as_fd();
+    let guarded = filter.guard(cgroup, || child::prove_isolation(cgroup));
+    // What the trial did is not the command's doing.
+    while acts.read().is_some() {}
+    Some(match guarded {
+        Ok(()) => Unix::Judged,
+        Err(reason) => Unix::Refused {
+            reason: format!("{reason:#}"),
+        },
+    })
+}
+
 /// What holds for the child beside the filter, and what of it cannot be had.
 pub(super) fn confinement(
     settings: &Settings,
-    unix: Unix,
+    unix: Option<Unix>,
 ) -> anyhow::Result<(Confinement, Option<String>)> {
-    match (settings.strict, settings.audit) {
-        (true, _) => Ok((Confinement::strict(unix)?, None)),
-        (false, true) => Ok((Confinement::NONE, None)),
-        (false, false) => Confinement::ordinary(settings.no_new_privs),
+    match (unix, settings.audit) {
+        (Some(unix), _) => Ok((Confinement::strict(unix)?, None)),
+        (None, true) => Ok((Confinement::NONE, None)),
+        (None, false) => Confinement::ordinary(settings.no_new_privs),
     }
 }
 
@@ -234,7 +258,8 @@ pub(super) fn protection(
         kernel: uname.release().to_string_lossy().into_owned(),
         cgroup: cgroup.path().to_owned(),
         hooks: filter.hooks().map(str::to_owned).collect(),
-        sees_sockets: filter.sees_unix_sockets(),
+        // --strict leaves none to be seen.
+        sees_sockets: settings.strict || filter.sees_unix_sockets(),
         sees_processes: filter.limitation.is_none(),
         strict: confinement.measures(),
         privileges: privileges(settings, identity)?,

@@ -76,7 +76,9 @@ pub fn records(input: &[u8]) {
                 moved += 1;
                 assert_eq!(ledger.record(event).len(), 0);
             }
-            other => panic!("{other:?} is no fact of a record"),
+            Fact::Query(_) | Fact::Repeats(_) | Fact::Known { .. } | Fact::Lost(_) => {
+                panic!("{event:?} is no event of a record")
+            }
         }
     }
     ledger.finish();
@@ -115,12 +117,11 @@ fn check_delegation(delegation: &Delegation, record: &[u8], audit: bool) {
     let (service, verdict) = if word(record, 28) == UNIX {
         let used = usize::try_from(word(record, RECORD + PATH)).map_or(PATH, |n| n.min(PATH));
         let name = &record[RECORD..RECORD + used];
-        let service = match name.split_first() {
-            Some((0, name)) => Service::Abstract(name.to_vec()),
-            _ => {
-                let end = name.iter().position(|octet| *octet == 0);
-                Service::Path(name[..end.unwrap_or(used)].to_vec())
-            }
+        let service = if let Some((0, name)) = name.split_first() {
+            Service::Abstract(name.to_vec())
+        } else {
+            let end = name.iter().position(|octet| *octet == 0);
+            Service::Path(name[..end.unwrap_or(used)].to_vec())
         };
         (service, Verdict::Allowed)
     } else {
@@ -128,7 +129,10 @@ fn check_delegation(delegation: &Delegation, record: &[u8], audit: bool) {
         let protocol = protocol(record);
         (Service::Port { address, protocol }, verdict(record, audit))
     };
-    assert_eq!((&delegation.service, delegation.verdict), (&service, verdict));
+    assert_eq!(
+        (&delegation.service, delegation.verdict),
+        (&service, verdict)
+    );
 }
 
 fn check_contact(contact: &Contact, record: &[u8], audit: bool) {

@@ -26,6 +26,8 @@ const BOOTS: usize = 5;
 pub(super) struct Boot<'a> {
     pub(super) kernel: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// For the kernel's command line, beside what this module puts there.
+    pub(super) parameters: &'a str,
 }
 
 /// What a line of the console says.
@@ -93,7 +95,11 @@ impl Machine {
                 "stdio",
             ])
             // An oops ends the emulator at once, instead of leaving it to hang.
-            .args(["-append", "console=ttyS0 quiet oops=panic panic=-1"])
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 quiet oops=panic panic=-1 {}",
+                boot.parameters
+            ))
             .arg("-kernel")
             .arg(boot.kernel)
             .arg("-initrd")

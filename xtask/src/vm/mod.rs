@@ -1,18 +1,21 @@
 /*!
 The smoke test on other kernels: Debian's, in an emulator, without touching this machine.
 
-`kernel` fetches an image, `initramfs` puts cgfw, a busybox and the cases of tests/vm
-around an init script, `machine` boots them and listens for the script's marker lines.
+`kernel` fetches an image, `case` reads the cases of tests/vm, `initramfs` puts them, cgfw
+and a busybox around an init script, `machine` boots them and listens for the script's
+marker lines. Cases that want another kernel command line get a boot of their own.
 */
 
+mod case;
 mod initramfs;
 mod kernel;
 mod machine;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -21,12 +24,13 @@ use crate::test::Tally;
 use crate::workspace::Workspace;
 use crate::{apt, command};
 
+use self::case::Case;
 use self::initramfs::File;
 use self::kernel::Image;
 use self::machine::Boot;
 
-/// A kernel of one of Debian's suites.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A kernel of one of Debian's suites, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Kernel {
     #[value(name = "5.10")]
     V5_10,
@@ -63,9 +67,6 @@ impl fmt::Display for Kernel {
 /// The programs inside are built for it, and so are the kernels.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Where the cases lie: one shell script each, whose exit status is the verdict.
-const CASES: &str = "tests/vm";
-
 /// `cargo xtask vm`: the smoke test on these kernels, or on all.
 pub(crate) fn run(workspace: &Workspace, kernels: &[Kernel]) -> Result<ExitCode> {
     apt::ensure(apt::VM, "the smoke test in an emulator")?;
@@ -94,59 +95,43 @@ pub(crate) fn smoke(workspace: &Workspace, kernel: Kernel, tally: &mut Tally) {
 }
 
 fn boot(workspace: &Workspace, kernel: Kernel, image: &Image, tally: &mut Tally) -> Result<()> {
-    let cases = cases(workspace)?;
-    let initramfs = directory(workspace).join("initramfs.cpio");
-    initramfs::write(&initramfs, &contents(workspace, &cases)?)?;
-    println!("vm {kernel}: booting {}", image.package);
-    let boot = Boot {
-        kernel: &image.path,
-        initramfs: &initramfs,
-    };
-    let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
-    boot.run(&format!("vm {kernel}"), &names, tally)
-}
-
-/// One script of tests/vm.
-struct Case {
-    name: String,
-    script: Vec<u8>,
-}
-
-fn cases(workspace: &Workspace) -> Result<Vec<Case>> {
-    let directory = workspace.root.join(CASES);
-    let mut cases = Vec::new();
-    for entry in fs::read_dir(&directory)
-        .with_context(|| format!("failed to list {}", directory.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("failed to list {}", directory.display()))?
-            .path();
-        if path.extension().is_some_and(|extension| extension == "sh") {
-            let name = path.file_stem().unwrap_or_default();
-            cases.push(Case {
-                name: name.to_string_lossy().into_owned(),
-                script: read(&path)?,
-            });
+    let mut boots = BTreeMap::<String, Vec<Case>>::new();
+    for case in case::read_all(&workspace.root)? {
+        if case.since.is_none_or(|since| since <= kernel) {
+            boots.entry(case.parameters.clone()).or_default().push(case);
         }
     }
-    if cases.is_empty() {
-        bail!(
-            "{} has no case; a smoke test without one would prove nothing",
-            directory.display()
-        );
+    let programs = [
+        ("busybox", PathBuf::from("/bin/busybox")),
+        ("cgfw", build(workspace)?),
+        ("sockets", compile(workspace, "sockets.c")?),
+    ];
+    let initramfs = directory(workspace).join("initramfs.cpio");
+    for (parameters, cases) in boots {
+        initramfs::write(&initramfs, &contents(&programs, &cases)?)?;
+        println!("vm {kernel}: booting {} {parameters}", image.package);
+        let boot = Boot {
+            kernel: &image.path,
+            initramfs: &initramfs,
+            parameters: &parameters,
+        };
+        let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
+        boot.run(&format!("vm {kernel}"), &names, tally)?;
     }
-    cases.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(cases)
+    Ok(())
 }
 
-fn contents(workspace: &Workspace, cases: &[Case]) -> Result<Vec<File>> {
-    let mut files = vec![
-        File::program("init", include_bytes!("init.sh").to_vec()),
-        File::program("bin/busybox", read("/bin/busybox".as_ref())?),
-        File::program("bin/cgfw", read(&build(workspace)?)?),
-    ];
-    for Case { name, script } in cases {
-        files.push(File::program(&format!("cases/{name}"), script.clone()));
+fn contents(programs: &[(&str, PathBuf)], cases: &[Case]) -> Result<Vec<File>> {
+    let init = include_bytes!("init.sh").to_vec();
+    let mut files = vec![File::program("init", init)];
+    for (name, path) in programs {
+        files.push(File::program(&format!("bin/{name}"), read(path)?));
+    }
+    for Case { name, script, .. } in cases {
+        files.push(File::program(
+            &format!("cases/{name}"),
+            script.clone().into_bytes(),
+        ));
     }
     Ok(files)
 }
@@ -178,6 +163,18 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
             ),
     )?;
     Ok(target.join(TARGET).join("release/cgfw"))
+}
+
+/// Compile a program that cases use so that it needs no library, and return its path.
+fn compile(workspace: &Workspace, source: &str) -> Result<PathBuf> {
+    let program = directory(workspace).join(source).with_extension("");
+    command::run(
+        Command::new("gcc")
+            .args(["-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o"])
+            .arg(&program)
+            .arg(workspace.root.join(case::DIRECTORY).join(source)),
+    )?;
+    Ok(program)
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>> {

@@ -105,7 +105,7 @@ const PROTOCOLS: [c_int; 6] = [
 
 /// The filter of `--strict`, for this program's kind of machine code; a process that uses
 /// another is killed.
-pub(in crate::child) fn strict(unix: Unix) -> io::Result<Filter> {
+pub(in crate::child) fn strict(unix: &Unix) -> io::Result<Filter> {
     let machines: Vec<_> = ABIS
         .iter()
         .take(1)
@@ -118,7 +118,7 @@ pub(in crate::child) fn strict(unix: Unix) -> io::Result<Filter> {
     compile::compile(&machines)
 }
 
-fn refusals(unix: Unix) -> Vec<Refusal> {
+fn refusals(unix: &Unix) -> Vec<Refusal> {
     let always = |errno| move |&call: &c_long| Refusal::new(call, errno, &[]);
     let mut refusals: Vec<Refusal> = FORBIDDEN
         .iter()
@@ -158,7 +158,7 @@ fn refusals(unix: Unix) -> Vec<Refusal> {
             Condition::IsNot(2, libc::NETLINK_ROUTE),
         ],
     );
-    if unix == Unix::Refused {
+    if *unix != Unix::Judged {
         let is_unix = Condition::Is(0, libc::AF_UNIX);
         refuse(libc::SYS_socket, libc::EACCES, &[is_unix]);
         // One of a pair of datagram sockets can send to any other; SOCK_RAW is a synonym.

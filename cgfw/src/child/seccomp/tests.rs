@@ -97,9 +97,15 @@ fn by_default_strange_families_are_refused_and_nothing_else() {
     assert_eq!(verdict(&filter, 1, 0, [0; 3]), KILL_PROCESS);
 }
 
+fn refused_unix() -> Unix {
+    Unix::Refused {
+        reason: "the kernel is too old".to_owned(),
+    }
+}
+
 #[test]
 fn strict_refuses_by_call_and_argument() {
-    let filter = strict(Unix::Refused).unwrap();
+    let filter = strict(&refused_unix()).unwrap();
     let call = |call, arguments| verdict(&filter, NATIVE, call, arguments);
     assert_eq!(call(libc::SYS_bpf, [0; 3]), errno(libc::EPERM));
     assert_eq!(call(libc::SYS_setns, [3, 0, 0]), errno(libc::EPERM));
@@ -152,8 +158,8 @@ fn strict_knows_few_sockets() {
         ([38, 5, 0], family),
     ];
     let refused_pairs = [([2, 1, 0], family), ([40, 1, 0], family)];
-    for unix in [Unix::Refused, Unix::Judged] {
-        let filter = strict(unix).unwrap();
+    for unix in [refused_unix(), Unix::Judged] {
+        let filter = strict(&unix).unwrap();
         let socket = |arguments| verdict(&filter, NATIVE, libc::SYS_socket, arguments);
         let pair = |arguments| verdict(&filter, NATIVE, libc::SYS_socketpair, arguments);
         for arguments in allowed {
@@ -166,7 +172,7 @@ fn strict_knows_few_sockets() {
             assert_eq!(pair(arguments), verdict, "{arguments:?}");
         }
         let of_unix = match unix {
-            Unix::Refused => errno(libc::EACCES),
+            Unix::Refused { .. } => errno(libc::EACCES),
             Unix::Judged => ALLOW,
         };
         for kind in [1, 2, 5, 1 | 0o2_000_000] {
@@ -183,7 +189,7 @@ fn strict_knows_few_sockets() {
 
 #[test]
 fn strict_runs_native_code_only() {
-    let filter = strict(Unix::Judged).unwrap();
+    let filter = strict(&Unix::Judged).unwrap();
     for arch in [COMPAT, 0, 1] {
         assert_eq!(verdict(&filter, arch, 1, [0; 3]), KILL_PROCESS);
     }

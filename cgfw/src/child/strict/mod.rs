@@ -21,12 +21,13 @@ use self::mounts::Mounts;
 use super::seccomp::{self, Filter};
 
 /// What becomes of unix sockets under `--strict`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unix {
-    /// There are none, but for pairs: what is behind a path cannot be judged.
-    Refused,
-    /// A program of ours, which is proven to work, lets them connect to the command's own
-    /// processes only.
+    /// There are none, but for pairs: LSM programs, which could judge what is behind a path,
+    /// do not work here, for this reason.
+    Refused { reason: String },
+    /// LSM programs, which are proven to work, let them connect to the command's own processes
+    /// only.
     Judged,
 }
 
@@ -44,7 +45,7 @@ impl Strict {
         Ok(Self {
             mounts: Mounts::plan().context("cannot plan the mounts of --strict")?,
             landlock: landlock::scopes()?,
-            filter: seccomp::strict(unix).context("cannot do what --strict promises")?,
+            filter: seccomp::strict(&unix).context("cannot do what --strict promises")?,
             unix,
         })
     }
@@ -77,9 +78,11 @@ impl Strict {
             Some(_) => "Landlock scopes",
             None => "no Landlock scopes, which this kernel does not have",
         };
-        let unix = match self.unix {
-            Unix::Refused => "no unix sockets, because no LSM program can judge them here",
-            Unix::Judged => "unix sockets to its own processes only",
+        let unix = match &self.unix {
+            Unix::Refused { reason } => {
+                format!("no unix sockets, because no LSM program can judge them here ({reason})")
+            }
+            Unix::Judged => "unix sockets to its own processes only, by LSM programs".to_owned(),
         };
         [
             "namespaces",
@@ -88,7 +91,7 @@ impl Strict {
             "no_new_privs",
             "seccomp",
             scopes,
-            unix,
+            &unix,
         ]
         .map(str::to_owned)
         .to_vec()
