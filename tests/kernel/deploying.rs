@@ -272,6 +272,19 @@ time.sleep(60)",
             .run();
     }
     lab.sh("sudo id -u").user(&DEV).stdout("0\n").run();
+    // CAP_NET_RAW as a file has it, permitted and effective (linux/capability.h).
+    let capability = "import os, struct; os.setxattr('/mnt/work/capable', \
+                      'security.capability', struct.pack('<5I', 0x02000001, 1 << 13, 0, 0, 0))";
+    lab.sh(&format!(
+        "cp /bin/true /mnt/work/capable; python3 -c \"{capability}\"; /mnt/work/capable"
+    ))
+    .run();
+    lab.cgfw()
+        .args(STRICT)
+        .child(["/mnt/work/capable"])
+        .status(126)
+        .stderr_has("/mnt/work/capable: cannot execute: Operation not permitted")
+        .run();
     lab.cgroup().kill();
     daemons.finish();
     lab.sh("rm -r /run/systemd /run/dbus /run/docker.sock")

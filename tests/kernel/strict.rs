@@ -582,7 +582,10 @@ fn capabilities_and_no_new_privs() {
     let Some(lab) = Lab::new() else { return };
     let status = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status";
     // Of what this machine lets root have.
-    let bounds = lab.sh("sed -n 's/^CapBnd:.//p' /proc/self/status").run().stdout;
+    let bounds = lab
+        .sh("sed -n 's/^CapBnd:.//p' /proc/self/status")
+        .run()
+        .stdout;
     let bounds = u64::from_str_radix(bounds.trim(), 16).unwrap();
     let kept = format!("{:016x}", bounds & 0xb184_c7fb);
     assert_ne!(bounds & !0xb184_c7fb, 0, "nothing to drop");
