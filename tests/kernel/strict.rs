@@ -611,3 +611,56 @@ fn capabilities_and_no_new_privs() {
     assert!(without.contains("NoNewPrivs:\t0"), "{without}");
     lab.cgfw().args(DEFAULT).sh(status).stdout(without).run();
 }
+
+#[test]
+fn a_run_that_loses_what_it_should_tell_fails() {
+    let Some(lab) = Lab::new() else { return };
+    let to_full_disk = |options: &[&str], code| {
+        lab.cgfw()
+            .args(options)
+            .args(["--audit-log", "/dev/full"])
+            .sh("true")
+            .status(code)
+            .run()
+    };
+    to_full_disk(&DEFAULT, 0);
+    let output = to_full_disk(&STRICT, 125);
+    assert!(
+        output
+            .stderr
+            .contains("lines of the audit log were lost, which fails a run with --strict"),
+        "{output}"
+    );
+    // More contacts than there is room for while cgfw does not read.
+    let script = "
+import os, time
+print('ready', flush=True)
+while not os.path.exists('go'):
+    time.sleep(0.01)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for n in range(60000):
+    try:
+        s.sendto(b'x', ('203.0.113.99', 1 + n))
+    except OSError:
+        pass
+print('flooded', flush=True)";
+    for (options, code) in [(&DEFAULT[..], 0), (&STRICT, 125)] {
+        lab.sh("rm -f go").run();
+        let mut running = python(lab.cgfw().args(options).arg("-q"), script)
+            .status(code)
+            .spawn();
+        running.wait_for_stdout("ready");
+        running.send(Signal::SIGSTOP);
+        lab.write("go", "");
+        running.wait_for_stdout("flooded");
+        running.send(Signal::SIGCONT);
+        let output = running.finish();
+        assert_eq!(
+            output
+                .stderr
+                .contains("observations were lost, which fails a run with --strict"),
+            code == 125,
+            "{output}"
+        );
+    }
+}
