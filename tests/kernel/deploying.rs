@@ -191,6 +191,54 @@ fn packages_and_owners() {
     );
 }
 
+/// Who runs which script, and with what status and message it ends.
+const REFUSED: [(&[&str], &str, i32, &str); 9] = [
+    (
+        &[],
+        "systemctl restart ssh",
+        1,
+        "Failed to connect to bus: Permission denied",
+    ),
+    (
+        &AS_DEV,
+        "systemctl restart ssh",
+        1,
+        "Failed to connect to bus: Permission denied",
+    ),
+    (
+        &[],
+        "curl --silent --show-error --unix-socket /run/docker.sock http://docker/info",
+        7,
+        "curl: (7)",
+    ),
+    (
+        &AS_DEV,
+        "sudo id",
+        1,
+        "The \"no new privileges\" flag is set, which prevents sudo from running as root",
+    ),
+    (&AS_DEV, "echo | su -c id", 1, "su: "),
+    (
+        &[],
+        "mount -t tmpfs none /mnt/home",
+        32,
+        "permission denied",
+    ),
+    (&[], "mknod node c 1 3", 1, "Operation not permitted"),
+    (
+        &[],
+        "sysctl -w kernel.core_pattern=core",
+        1,
+        "permission denied on key \"kernel.core_pattern\"",
+    ),
+    (
+        &[],
+        "python3 -c 'import multiprocessing; multiprocessing.Manager()'",
+        1,
+        "Permission denied",
+    ),
+];
+
 #[test]
 fn what_is_refused_says_so() {
     let Some(lab) = Lab::new() else { return };
@@ -215,52 +263,7 @@ time.sleep(60)",
         .any_status()
         .spawn();
     daemons.wait_for_stdout("ready");
-    for (user, script, status, message) in [
-        (
-            &[][..],
-            "systemctl restart ssh",
-            1,
-            "Failed to connect to bus: Permission denied",
-        ),
-        (
-            &AS_DEV,
-            "systemctl restart ssh",
-            1,
-            "Failed to connect to bus: Permission denied",
-        ),
-        (
-            &[],
-            "curl --silent --show-error --unix-socket /run/docker.sock http://docker/info",
-            7,
-            "curl: (7)",
-        ),
-        (
-            &AS_DEV,
-            "sudo id",
-            1,
-            "The \"no new privileges\" flag is set, which prevents sudo from running as root",
-        ),
-        (&AS_DEV, "echo | su -c id", 1, "su: "),
-        (
-            &[],
-            "mount -t tmpfs none /mnt/home",
-            32,
-            "permission denied",
-        ),
-        (&[], "mknod node c 1 3", 1, "Operation not permitted"),
-        (
-            &[],
-            "sysctl -w kernel.core_pattern=core",
-            1,
-            "permission denied on key \"kernel.core_pattern\"",
-        ),
-        (
-            &[],
-            "python3 -c 'import multiprocessing; multiprocessing.Manager()'",
-            1,
-            "Permission denied",
-        ),
-    ] {
+    for (user, script, status, message) in REFUSED {
         lab.cgfw()
             .args(STRICT)
             .args(user)

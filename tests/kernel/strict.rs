@@ -258,10 +258,9 @@ fn system_calls() {
         ("io_uring_setup", libc::SYS_io_uring_setup, "ENOSYS"),
         ("io_uring_enter", libc::SYS_io_uring_enter, "ENOSYS"),
     ];
-    let script: String = calls
-        .iter()
-        .map(|(name, number, _)| format!("print('{name}', call({number}, -1, -1, -1, -1, -1))\n"))
-        .collect();
+    let lines = calls
+        .map(|(name, number, _)| format!("print('{name}', call({number}, -1, -1, -1, -1, -1))\n"));
+    let script = lines.concat();
     let lines = |test: Test<'_>| -> Vec<String> {
         let output = test.run();
         output.stdout.lines().map(str::to_owned).collect()
