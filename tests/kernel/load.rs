@@ -287,6 +287,40 @@ fn servers_that_misbehave_get_no_wrong_answer_through() {
     assert_eq!(sniffer.packets_to(POISON).len(), reached);
 }
 
+/// The name of a socket leads to a file system that never answers, as that of a server which is
+/// down: whoever looks for who listens there is stuck.
+#[test]
+fn a_file_system_that_hangs_holds_up_neither_names_nor_the_end() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write("names", &names(100));
+    let script = "
+import ctypes, os, socket, subprocess, sys, threading, time
+os.mkdir('/tmp/hung')
+fuse = os.open('/dev/fuse', os.O_RDWR)
+options = b'fd=%d,rootmode=40000,user_id=0,group_id=0' % fuse
+libc = ctypes.CDLL(None, use_errno=True)
+libc.unshare(0x20000)
+assert libc.mount(None, b'/', None, 0x44000, None) == 0
+assert libc.mount(b'lab', b'/tmp/hung', b'fuse', 0, options) == 0, ctypes.get_errno()
+turn = lambda: socket.socket(socket.AF_UNIX).connect('/tmp/hung/socket')
+for _ in range(4):
+    threading.Thread(target=turn, daemon=True).start()
+time.sleep(0.2)
+subprocess.run(['asks', 'udp', '198.51.100.53', '16'], stdin=open('names'))
+sys.stdout.flush()
+time.sleep(600)
+";
+    let run = lab
+        .cgfw()
+        .args(["--block", "github.com", "--timeout", "3"])
+        .child(["python3", "-c", script])
+        .status(124)
+        .within(Duration::from_secs(8))
+        .run();
+    assert!(run.stdout.starts_with("100 0 "), "{run}");
+    lab.sh("rmdir /tmp/hung").run();
+}
+
 /// The command that connects to [`ALLOWED`] and [`BLOCKED`]; port 0 is every port.
 fn connects(seconds: f64, port: u16) -> [String; 7] {
     [

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hickory_proto::op::{Header, MessageType, ResponseCode};
@@ -20,12 +21,21 @@ use super::handler::Shared;
 use super::wire::error_message;
 use crate::policy::Transport;
 
-/// How many connections may be open at once; a further one ends the oldest.
+/// How many connections may be open at once. A further one ends the oldest that waits for its
+/// client; if all of them wait for an answer, it waits for one of those, too.
 pub(super) const MAX_CONNECTIONS: usize = 1024;
 /// How long a client may take to send a message or to read one (RFC 7766 section 6.2.3).
 pub(super) const IDLE: Duration = Duration::from_secs(10);
 /// How long to wait after `accept` has failed, as it does while there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often to look whether one of too many connections is done.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// A connection that was accepted.
+struct Connection {
+    task: AbortHandle,
+    is_asking: Arc<AtomicBool>,
+}
 
 /// Accept connections and answer what is asked on them, for as long as the run lasts.
 pub(super) async fn serve(
@@ -33,24 +43,21 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     idle: Duration,
 ) -> Infallible {
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let mut oldest_first = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                while connections.try_join_next().is_some() {}
-                oldest_first.retain(|connection: &AbortHandle| !connection.is_finished());
-                if oldest_first.len() >= MAX_CONNECTIONS
-                    && let Some(oldest) = oldest_first.pop_front()
-                {
-                    oldest.abort();
-                }
-                let shared = Arc::clone(&shared);
-                oldest_first.push_back(connections.spawn(async move {
-                    if let Err(error) = converse(stream, client, &shared, idle).await {
+                while tasks.try_join_next().is_some() {}
+                make_room(&mut oldest_first).await;
+                let is_asking = Arc::new(AtomicBool::new(false));
+                let (shared, asking) = (Arc::clone(&shared), Arc::clone(&is_asking));
+                let task = tasks.spawn(async move {
+                    if let Err(error) = converse(stream, client, &shared, idle, &asking).await {
                         tracing::debug!(%error, %client, "a DNS client over TCP went away");
                     }
-                }));
+                });
+                oldest_first.push_back(Connection { task, is_asking });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a DNS client over TCP");
@@ -60,20 +67,39 @@ pub(super) async fn serve(
     }
 }
 
+/// Wait until one more connection is not too many.
+async fn make_room(oldest_first: &mut VecDeque<Connection>) {
+    let waits_for_client = |connection: &Connection| !connection.is_asking.load(Ordering::Relaxed);
+    loop {
+        oldest_first.retain(|connection| !connection.task.is_finished());
+        if oldest_first.len() < MAX_CONNECTIONS {
+            return;
+        }
+        let oldest = oldest_first.iter().position(waits_for_client);
+        if let Some(oldest) = oldest.and_then(|at| oldest_first.remove(at)) {
+            oldest.task.abort();
+            return;
+        }
+        sleep(GLANCE).await;
+    }
+}
+
 /// Answer one message after the other, until the client has no more.
 async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
     shared: &Shared,
     idle: Duration,
+    is_asking: &AtomicBool,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
         let message = timeout(idle, read_message(&mut stream)).await??;
-        let Some(reply) = answer(message, client, shared).await else {
-            continue;
-        };
-        timeout(idle, write_message(&mut stream, &reply)).await??;
+        is_asking.store(true, Ordering::Relaxed);
+        if let Some(reply) = answer(message, client, shared).await {
+            timeout(idle, write_message(&mut stream, &reply)).await??;
+        }
+        is_asking.store(false, Ordering::Relaxed);
     }
 }
 

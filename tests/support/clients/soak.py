@@ -50,7 +50,7 @@ def asks(names, at_once):
     def check(output):
         asked, in_vain, slowest = output.splitlines()[-1].split()
         if (asked, in_vain) != (str(len(names)), "0") or int(slowest) > 10000:
-            complain(f"asks {transport} {server}: {output}")
+            complain(f"asks {transport} {server}: {output[-300:]}")
 
     return ["asks", transport, server, str(at_once)], text, check
 
@@ -107,6 +107,26 @@ print(refused)
     return ["python3", "-c", script], "", check
 
 
+def sockets():
+    """Nobody is there, which somebody has to find out."""
+    script = """
+import random, socket
+refused = 0
+for n in random.sample(range(2000), 200):
+    try:
+        socket.socket(socket.AF_UNIX).connect(b"\\0soak%d" % n)
+    except ConnectionRefusedError:
+        refused += 1
+print(refused)
+"""
+
+    def check(output):
+        if output != "200\n":
+            complain(f"sockets: {output}")
+
+    return ["python3", "-c", script], "", check
+
+
 LOADS = {
     "connects": lambda: connects(random.choice([0.2, 1]), 2, "80"),
     "spray": lambda: connects(0.3, 1, "0"),
@@ -115,6 +135,7 @@ LOADS = {
     "forks": forks,
     "fetch": fetch,
     "datagrams": datagrams,
+    "sockets": sockets,
 }
 counts = collections.Counter()
 running = []

@@ -8,6 +8,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::Request;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -229,8 +230,36 @@ async fn many_questions_at_once_are_all_answered() {
     assert_eq!(lab.queries().len(), 600);
 }
 
+/// Both ends of each connection are here.
+fn raise_open_files() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(8192)), hard).unwrap();
+}
+
+#[tokio::test]
+async fn a_tcp_client_beyond_the_bound_waits_for_those_that_are_being_answered() {
+    raise_open_files();
+    let upstream = Upstream::silent().await;
+    let lab = Setup::new(policy(&[], &[]), &[&upstream]).start();
+    let message = bytes(&query("x.test.", RecordType::A));
+    let mut asking = Vec::new();
+    for _ in 0..MAX_CONNECTIONS + 10 {
+        let address = (Ipv4Addr::LOCALHOST, lab.port);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        write_message(&mut stream, &message).await.unwrap();
+        asking.push(stream);
+    }
+    for stream in &mut asking {
+        let reply = timeout(2 * PATIENCE, read_message(stream)).await.unwrap();
+        let reply = Message::from_vec(&reply.unwrap()).unwrap();
+        assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
+    }
+    lab.stop().await;
+}
+
 #[tokio::test]
 async fn a_tcp_client_beyond_the_bound_ends_the_oldest() {
+    raise_open_files();
     let (_upstream, lab) = lab().await;
     let address = (Ipv4Addr::LOCALHOST, lab.port);
     let mut idle = Vec::new();
