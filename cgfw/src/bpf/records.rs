@@ -332,10 +332,10 @@ mod tests {
             epoch,
             audit: false,
         };
-        match decoder.decode(raw)?.fact {
-            Fact::Delegation(delegation) => Some(delegation.service),
-            other => panic!("{other:?} of a unix socket"),
-        }
+        let Fact::Delegation(delegation) = decoder.decode(raw)?.fact else {
+            panic!("{record:?} is no delegation");
+        };
+        Some(delegation.service)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Domain names as lower-cased wire labels, the only form in which they are compared.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// RFC 1035 section 2.3.4, in octets, with the root label.
 const MAX_NAME: usize = 255;
