@@ -13,7 +13,7 @@ use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::peer::packet_is_outside;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT, delegation, is_loopback};
+use crate::verdict::{ANY, DNS_PORT, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -45,9 +45,8 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
     } else {
         let (mut kind, mut action) = (ACT_PACKET, judge(&packet, on_loopback));
         if action == ALLOW && on_loopback {
-            // A connect has reported what TCP is allowed; here it is held to it.
             let may_be_outside = if is_tcp {
-                config!(strict) != 0 && packet.is_syn(ctx)
+                packet.is_syn(ctx)
             } else {
                 packet.has_ports()
             };
@@ -55,11 +54,13 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
                 return PASS;
             }
             kind = ACT_DELEGATION;
-            action = delegation();
+            if config!(strict) != 0 {
+                action = BLOCK;
+            }
         } else if action == ALLOW && is_tcp {
             return PASS;
         }
-        owner = Some(if is_tcp {
+        owner = Some(if is_tcp && kind == ACT_PACKET {
             socket_owner(cookie(ctx))
         } else {
             current_owner()

@@ -73,7 +73,8 @@ pub(crate) fn report_unix(deed: &Deed, name: &Words) {
     slot.submit(urgency(deed));
 }
 
-/// As [`report`], of what befell `task`, whoever did it.
+/// As [`report`], of what befell `task`, whoever did it. The command line of another process
+/// cannot be read here.
 #[inline(always)]
 pub(crate) fn report_on(task: u64, deed: &Deed) {
     let Some(mut slot) = ACTS.reserve::<Act>(0) else {
@@ -83,6 +84,10 @@ pub(crate) fn report_on(task: u64, deed: &Deed) {
     // SAFETY: as above.
     let act = unsafe { &mut *slot.as_mut_ptr() };
     fill_in(act, deed, || task);
+    if task != current_task() {
+        // It was read from the memory of somebody else.
+        act.actor.argv_len = 0;
+    }
     slot.submit(urgency(deed));
 }
 

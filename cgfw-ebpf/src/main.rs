@@ -109,6 +109,11 @@ fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
     moved::attach_task(&ctx)
 }
 
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
+    moved::fork(&ctx)
+}
+
 // The loader finds the hooks of these three by their names.
 
 #[lsm_cgroup(hook = "unix_stream_connect")]

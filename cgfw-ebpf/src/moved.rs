@@ -1,5 +1,5 @@
 //! Processes that are moved to another cgroup: by a service manager behind su or sudo, by a
-//! container engine, or, as root, by themselves.
+//! container engine, or, as root, by themselves; and those that are born in another one.
 
 use aya_ebpf::programs::RawTracePointContext;
 use cgfw_common::{ACT_MOVED, BLOCK, Deed};
@@ -19,8 +19,31 @@ pub(crate) fn attach_task(ctx: &RawTracePointContext) -> i32 {
     }
     let task: u64 = ctx.arg(2);
     // A move in a v1 hierarchy leaves the process where it is.
-    if !cgroup::is_descendant(task) || cgroup::is_ours(cgroup::of_task(task)) {
+    report_if_outside(task);
+    DONE
+}
+
+/// TRACE_EVENT(sched_process_fork, parent, child), which is hit before the child runs
+/// (kernel_clone in kernel/fork.c): clone3(CLONE_INTO_CGROUP), as container engines use it,
+/// makes a process elsewhere without moving it.
+#[inline(always)]
+pub(crate) fn fork(ctx: &RawTracePointContext) -> i32 {
+    if !can_read_tasks() {
         return DONE;
+    }
+    let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    // As all but few: this is hit by every fork on the host.
+    if cgroup::of_task(parent) != cgroup::of_task(child) {
+        report_if_outside(child);
+    }
+    DONE
+}
+
+/// Report a process that cgfw is above, if it is not in the cgroup of the run.
+#[inline(always)]
+fn report_if_outside(task: u64) {
+    if !cgroup::is_descendant(task) || cgroup::is_ours(cgroup::of_task(task)) {
+        return;
     }
     let deed = Deed {
         destination: [0; 4],
@@ -33,5 +56,4 @@ pub(crate) fn attach_task(ctx: &RawTracePointContext) -> i32 {
         protocol: 0,
     };
     report_on(task, &deed);
-    DONE
 }

@@ -13,8 +13,8 @@ use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, delegation, is_loopback, is_mapped, is_own,
-    mapped, unresolved,
+    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own, mapped,
+    unresolved,
 };
 
 /// What a program returns: the call goes on.
@@ -130,13 +130,14 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
     let mut kind = kind;
     let mut action = destination.action(unresolved(&destination.address));
-    if kind == ACT_CONNECT
+    // Egress sees who listens on this host. But a SYN that it drops is sent again and again.
+    if config!(strict) != 0
+        && kind == ACT_CONNECT
         && action == ALLOW
         && is_own(&destination.address)
         && connect_is_outside(ctx, destination)
     {
-        kind = ACT_DELEGATION;
-        action = delegation();
+        (kind, action) = (ACT_DELEGATION, BLOCK);
     }
     debug!(
         ctx,

@@ -108,12 +108,6 @@ pub(crate) fn is_own(address: &Address) -> bool {
     is_loopback(address) || unsafe { OWN.get(address) }.is_some()
 }
 
-/// [`ALLOW`] or [`BLOCK`]: listeners on this host that are outside of the cgroup.
-#[inline(always)]
-pub(crate) fn delegation() -> u32 {
-    if config!(strict) != 0 { BLOCK } else { ALLOW }
-}
-
 /// 127.0.0.1, as an IPv4 word in network order.
 pub(crate) const LOOPBACK4: u32 = 0x7f00_0001_u32.to_be();
 

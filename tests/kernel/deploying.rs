@@ -55,7 +55,7 @@ fn a_shell() {
     );
     works(
         &lab,
-        "printf 'all: a b c\\n%%:\\n\\t@sleep 0.1; touch $@\\n' > Makefile; \
+        "printf '.PHONY: all\\nall: a b c\\n%%:\\n\\t@sleep 0.1; touch $@\\n' > Makefile; \
          make -s -j 3; ls; make -s -j 3",
         "Makefile\na\nb\nc\n",
     );
@@ -191,6 +191,54 @@ fn packages_and_owners() {
     );
 }
 
+/// Who runs which script, and with what status and message it ends.
+const REFUSED: [(&[&str], &str, i32, &str); 9] = [
+    (
+        &[],
+        "systemctl restart ssh",
+        1,
+        "Failed to connect to bus: Permission denied",
+    ),
+    (
+        &AS_DEV,
+        "systemctl restart ssh",
+        1,
+        "Failed to connect to bus: Permission denied",
+    ),
+    (
+        &[],
+        "curl --silent --show-error --unix-socket /run/docker.sock http://docker/info",
+        7,
+        "curl: (7)",
+    ),
+    (
+        &AS_DEV,
+        "sudo id",
+        1,
+        "The \"no new privileges\" flag is set, which prevents sudo from running as root",
+    ),
+    (&AS_DEV, "echo | su -c id", 1, "su: "),
+    (
+        &[],
+        "mount -t tmpfs none /mnt/home",
+        32,
+        "permission denied",
+    ),
+    (&[], "mknod node c 1 3", 1, "Operation not permitted"),
+    (
+        &[],
+        "sysctl -w kernel.core_pattern=core",
+        1,
+        "permission denied on key \"kernel.core_pattern\"",
+    ),
+    (
+        &[],
+        "python3 -c 'import multiprocessing; multiprocessing.Manager()'",
+        1,
+        "Permission denied",
+    ),
+];
+
 #[test]
 fn what_is_refused_says_so() {
     let Some(lab) = Lab::new() else { return };
@@ -215,52 +263,7 @@ time.sleep(60)",
         .any_status()
         .spawn();
     daemons.wait_for_stdout("ready");
-    for (user, script, status, message) in [
-        (
-            &[][..],
-            "systemctl restart ssh",
-            1,
-            "Failed to connect to bus: Permission denied",
-        ),
-        (
-            &AS_DEV,
-            "systemctl restart ssh",
-            1,
-            "Failed to connect to bus: Permission denied",
-        ),
-        (
-            &[],
-            "curl --silent --show-error --unix-socket /run/docker.sock http://docker/info",
-            7,
-            "curl: (7)",
-        ),
-        (
-            &AS_DEV,
-            "sudo id",
-            1,
-            "The \"no new privileges\" flag is set, which prevents sudo from running as root",
-        ),
-        (&AS_DEV, "echo | su -c id", 1, "su: "),
-        (
-            &[],
-            "mount -t tmpfs none /mnt/home",
-            32,
-            "permission denied",
-        ),
-        (&[], "mknod node c 1 3", 1, "Operation not permitted"),
-        (
-            &[],
-            "sysctl -w kernel.core_pattern=core",
-            1,
-            "permission denied on key \"kernel.core_pattern\"",
-        ),
-        (
-            &[],
-            "python3 -c 'import multiprocessing; multiprocessing.Manager()'",
-            1,
-            "Permission denied",
-        ),
-    ] {
+    for (user, script, status, message) in REFUSED {
         lab.cgfw()
             .args(STRICT)
             .args(user)
@@ -272,6 +275,19 @@ time.sleep(60)",
             .run();
     }
     lab.sh("sudo id -u").user(&DEV).stdout("0\n").run();
+    // CAP_NET_RAW as a file has it, permitted and effective (linux/capability.h).
+    let capability = "import os, struct; os.setxattr('/mnt/work/capable', \
+                      'security.capability', struct.pack('<5I', 0x02000001, 1 << 13, 0, 0, 0))";
+    lab.sh(&format!(
+        "cp /bin/true /mnt/work/capable; python3 -c \"{capability}\"; /mnt/work/capable"
+    ))
+    .run();
+    lab.cgfw()
+        .args(STRICT)
+        .child(["/mnt/work/capable"])
+        .status(126)
+        .stderr_has("/mnt/work/capable: cannot execute: Operation not permitted")
+        .run();
     lab.cgroup().kill();
     daemons.finish();
     lab.sh("rm -r /run/systemd /run/dbus /run/docker.sock")

@@ -180,6 +180,26 @@ rm -f done; python3 conmon; while [ ! -e done ]; do sleep 0.01; done"
     }
 }
 
+/// As crun and runc make a container: nobody is moved, it is born elsewhere.
+#[test]
+fn root_that_is_born_elsewhere() {
+    let Some(lab) = Lab::new() else { return };
+    let logind = Logind::start(&lab);
+    let script = "exec python3 -c \"
+import ctypes, os, struct, subprocess, time
+CLONE3, CLONE_INTO_CGROUP, SIGCHLD = 435, 1 << 33, 17
+cgroup = os.open(os.path.dirname(os.environ['OUT']), os.O_RDONLY)
+args = struct.pack('=11Q', CLONE_INTO_CGROUP, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup)
+pid = ctypes.CDLL(None).syscall(CLONE3, args, len(args))
+assert pid >= 0
+if pid:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+time.sleep(0.5)
+subprocess.run(os.environ['MARKER'], shell=True)
+\"";
+    check(&lab, &logind, script, "python3 -c");
+}
+
 /// Moves faster than they are heard of, each with a child that is born outside.
 #[test]
 fn many_moves() {

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
@@ -533,8 +533,12 @@ fn contents(file: &File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// dup2(2), which leaves the new descriptor open across exec.
+/// dup2(2), which leaves the new descriptor open across exec; not so where it is the old one,
+/// with which dup2 does nothing.
 fn duplicate(fd: &OwnedFd, number: i32) -> nix::Result<()> {
+    if fd.as_raw_fd() == number {
+        return fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop);
+    }
     // SAFETY: nothing in this process, which is about to exec, owns `number`.
     let result = unsafe { libc::dup2(fd.as_raw_fd(), number) };
     Errno::result(result).map(drop)

@@ -36,6 +36,16 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether it belongs to a TCP connection that other packets have opened.
+    pub fn continues_tcp(&self) -> bool {
+        const TCP: u8 = 6;
+        const FLAGS: usize = 13;
+        const SYN: u8 = 2;
+        let header = if self.destination.is_ipv4() { 20 } else { 40 };
+        let flags = self.bytes.get(header + FLAGS);
+        self.protocol == TCP && flags.is_some_and(|flags| flags & SYN == 0)
+    }
+
     pub fn contains(&self, needle: &[u8]) -> bool {
         self.bytes
             .windows(needle.len())

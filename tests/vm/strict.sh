@@ -17,7 +17,7 @@ cat /tmp/stdout /tmp/stderr
 test $status = 7
 grep -q '^NoNewPrivs:.1$' /tmp/stdout
 grep -q '^Seccomp:.2$' /tmp/stdout
-grep -q '^CapBnd:.00000000b084c7fb$' /tmp/stdout
+grep -q '^CapBnd:.00000000b184c7fb$' /tmp/stdout
 grep -q 'mount: .*Operation not permitted\|mount: permission denied' /tmp/stdout
 grep -q 'unshare: .*Operation not permitted' /tmp/stdout
 grep -q 'nc: .*Connection refused' /tmp/stdout

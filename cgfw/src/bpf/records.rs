@@ -333,7 +333,7 @@ mod tests {
             audit: false,
         };
         let Fact::Delegation(delegation) = decoder.decode(raw)?.fact else {
-            panic!("{record:?} is no delegation");
+            panic!("{name:?} is no delegation");
         };
         Some(delegation.service)
     }

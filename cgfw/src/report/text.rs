@@ -260,10 +260,11 @@ impl Page {
         let title = format!("  moved out of the cgroup ({})", moves(totals));
         self.line(&self.style.paint(Paint::Red, &title));
         for moved in totals.moved() {
-            let fate = if moved.is_back {
-                "back inside"
-            } else {
-                "UNFILTERED since"
+            let fate = match (moved.is_back, &*moved.to) {
+                (true, _) => "back inside",
+                // Nobody is in no cgroup.
+                (false, []) => "UNFILTERED until it ended",
+                (false, _) => "UNFILTERED since",
             };
             let command = command_of(Some(&moved.process));
             let mut row = format!("    {}  {}  ({fate}", moved.process.pid, Plain(&command));

@@ -106,7 +106,9 @@ impl Target {
 
     fn is_met_by(&self, packet: &Packet) -> bool {
         let to = [self.v4.into(), self.v6.into(), IpAddr::from(self.nat64)];
-        to.contains(&packet.destination) || packet.contains(self.mark.as_bytes())
+        // The end of a connection of the attempt before may come late.
+        to.contains(&packet.destination) && !packet.continues_tcp()
+            || packet.contains(self.mark.as_bytes())
     }
 }
 

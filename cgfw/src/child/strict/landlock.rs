@@ -6,11 +6,18 @@ use anyhow::Context as _;
 use landlock::{ABI, Access as _, Ruleset, RulesetAttr as _, Scope};
 use nix::errno::Errno;
 
+use super::Unix;
+
 /// A ruleset with what this kernel has of it; `None` if that is nothing, as before Linux 6.12
 /// or where Landlock is switched off.
-pub(super) fn scopes() -> anyhow::Result<Option<OwnedFd>> {
+pub(super) fn scopes(unix: &Unix) -> anyhow::Result<Option<OwnedFd>> {
+    let scopes = match unix {
+        // Landlock comes before LSM programs, and tells nobody what it refuses.
+        Unix::Judged => Scope::Signal.into(),
+        Unix::Refused { .. } => Scope::from_all(ABI::V6),
+    };
     let ruleset = Ruleset::default()
-        .scope(Scope::from_all(ABI::V6))
+        .scope(scopes)
         .and_then(Ruleset::create)
         .context("cannot make a Landlock ruleset")?;
     Ok(ruleset.into())

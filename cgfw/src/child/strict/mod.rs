@@ -44,7 +44,7 @@ impl Strict {
     pub(super) fn plan(unix: Unix) -> anyhow::Result<Self> {
         Ok(Self {
             mounts: Mounts::plan().context("cannot plan the mounts of --strict")?,
-            landlock: landlock::scopes()?,
+            landlock: landlock::scopes(&unix)?,
             filter: seccomp::strict(&unix).context("cannot do what --strict promises")?,
             unix,
         })
