@@ -191,7 +191,7 @@ pub(crate) fn can_read_tasks() -> bool {
 /// bpf_get_current_pid_tgid is missing from cgroup_skb before 6.12, comm and uid before
 /// 6.18; reading the task works in every program on every kernel.
 #[inline(always)]
-fn current_task() -> u64 {
+pub(crate) fn current_task() -> u64 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { bpf_get_current_task() }
 }

@@ -26,7 +26,7 @@ pub(crate) fn connect(ctx: &LsmContext) -> i32 {
 /// send of datagrams.
 #[inline(always)]
 pub(crate) fn send(ctx: &LsmContext) -> i32 {
-    approach(read_word(ctx.arg(1), config!(offsets.socket_sk)))
+    approach(unix::sock(ctx.arg(1)))
 }
 
 /// security_file_receive(file): a descriptor comes over a unix socket, or is taken from
@@ -39,8 +39,7 @@ pub(crate) fn receive(ctx: &LsmContext) -> i32 {
     if read_word(file_system, config!(offsets.super_block_magic)) != SOCKFS {
         return PASS;
     }
-    let socket = read_word(file, config!(offsets.file_private));
-    let socket = read_word(socket, config!(offsets.socket_sk));
+    let socket = unix::sock(read_word(file, config!(offsets.file_private)));
     if cgroup::is_ours(cgroup::of_socket(socket)) {
         return PASS;
     }
@@ -68,11 +67,6 @@ fn approach(socket: u64) -> i32 {
     if cgroup::is_ours(cgroup::of_socket(socket)) {
         return PASS;
     }
-    // A unix_sock starts with its sock.
-    let bound = read_word(socket, config!(offsets.unix_addr));
-    let mut length = 0;
-    read(bound, config!(offsets.unix_address_len), &raw mut length);
-    let address = bound + u64::from(config!(offsets.unix_address_len)) + 4;
-    unix::note(address, length, BLOCK);
+    unix::note_bound(socket, BLOCK);
     REFUSE
 }

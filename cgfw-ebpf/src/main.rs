@@ -30,9 +30,11 @@ mod socket;
 mod unix;
 mod verdict;
 
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm_cgroup, raw_tracepoint};
+use aya_ebpf::macros::{
+    cgroup_skb, cgroup_sock, cgroup_sock_addr, fentry, lsm_cgroup, raw_tracepoint,
+};
 use aya_ebpf::programs::{
-    LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext,
+    FEntryContext, LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext,
 };
 
 use crate::socket::Family;
@@ -114,7 +116,19 @@ fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
     moved::fork(&ctx)
 }
 
-// The loader finds the hooks of these three by their names.
+// Observers of kernel functions, called like those.
+
+#[fentry(function = "security_unix_stream_connect")]
+fn security_unix_stream_connect(ctx: FEntryContext) {
+    unix::watch(ctx.arg(1));
+}
+
+#[fentry(function = "security_unix_may_send")]
+fn security_unix_may_send(ctx: FEntryContext) {
+    unix::watch(unix::sock(ctx.arg(1)));
+}
+
+// LSM programs, called like their hooks.
 
 #[lsm_cgroup(hook = "unix_stream_connect")]
 fn unix_stream_connect(ctx: LsmContext) -> i32 {

@@ -1,5 +1,5 @@
-//! Unix sockets. The kernel tells what address a process gives, and not who listens there:
-//! user space finds that out.
+//! Unix sockets. Where the kernel has hooks for them, it tells what address a process gives,
+//! and not who listens there: user space finds that out.
 
 use core::mem::{MaybeUninit, offset_of};
 
@@ -8,7 +8,10 @@ use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_
 use aya_ebpf::programs::SockAddrContext;
 use cgfw_common::{ACT_UNIX, ALLOW, Deed, UNIX_PATH_LEN, UnixName};
 
-use crate::emit::{can_read_tasks, current_owner, read, read_word, report_unix, was_seen, zeroed};
+use crate::cgroup;
+use crate::emit::{
+    can_read_tasks, current_owner, current_task, read, read_word, report_unix, was_seen, zeroed,
+};
 use crate::maps::config;
 use crate::socket::PASS;
 
@@ -34,9 +37,35 @@ pub(crate) fn approach(ctx: &SockAddrContext) -> i32 {
     PASS
 }
 
+/// The `struct sock` of a `struct socket`.
+#[inline(always)]
+pub(crate) fn sock(socket: u64) -> u64 {
+    read_word(socket, config!(offsets.socket_sk))
+}
+
+/// Before 6.7, which has no such hooks: any process of the host turns to this `struct sock`.
+#[inline(always)]
+pub(crate) fn watch(socket: u64) {
+    let is_of_the_run = cgroup::is_ours(cgroup::of_task(current_task()));
+    if is_of_the_run && !cgroup::is_ours(cgroup::of_socket(socket)) {
+        note_bound(socket, ALLOW);
+    }
+}
+
+/// Report a unix socket, a `struct sock`, by the address that it is bound to.
+#[inline(always)]
+pub(crate) fn note_bound(socket: u64, action: u32) {
+    // A unix_sock starts with its sock.
+    let bound = read_word(socket, config!(offsets.unix_addr));
+    let mut length = 0;
+    read(bound, config!(offsets.unix_address_len), &raw mut length);
+    let address = bound + u64::from(config!(offsets.unix_address_len)) + 4;
+    note(address, length, action);
+}
+
 /// Report a unix socket that is turned to, by its `struct sockaddr_un` of so many octets.
 #[inline(always)]
-pub(crate) fn note(address: u64, length: u32, action: u32) {
+fn note(address: u64, length: u32, action: u32) {
     let mut space = MaybeUninit::uninit();
     let name = name(address, length, &mut space);
     let deed = Deed {

@@ -30,12 +30,14 @@ for kind in stream seqpacket dgram; do
     sockets "$kind" call "@$kind"
 done
 sockets stream serve /tmp/own &
+servers=$!
 sockets dgram serve @own &
+servers="$servers $!"
 until grep -q /tmp/own /proc/net/unix && grep -q @own /proc/net/unix; do usleep 100000; done
 sockets stream call /tmp/own
 sockets dgram call @own
 sockets stream take /tmp/taker
-kill %1 %2
+kill $servers
 END
 { ready /tmp/taker && sockets stream pass /tmp/taker; } &
 cgfw run --strict -v --block 192.0.2.1 -- sh /tmp/inside >/tmp/stdout 2>/tmp/stderr

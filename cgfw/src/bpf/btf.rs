@@ -15,28 +15,42 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_FUNC: u32 = 12;
 
-/// The hooks of the LSM programs, each called like its program (include/linux/lsm_hook_defs.h).
-pub(super) const HOOKS: [&str; 3] = ["unix_stream_connect", "unix_may_send", "file_receive"];
+/// The functions that programs attach to: those behind LSM hooks (include/linux/lsm_hook_defs.h)
+/// and those that call the hooks (security/security.c).
+const FUNCTIONS: [&str; 5] = [
+    "bpf_lsm_unix_stream_connect",
+    "bpf_lsm_unix_may_send",
+    "bpf_lsm_file_receive",
+    "security_unix_stream_connect",
+    "security_unix_may_send",
+];
 
-/// What comes before the name of a hook to make that of the function to attach to.
-const HOOK_FUNCTION: &str = "bpf_lsm_";
+/// The type ids of the functions that programs attach to, in a fixed order; 0 for one that the
+/// kernel lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Functions(pub(super) [u32; FUNCTIONS.len()]);
+
+impl Functions {
+    /// The type id of a function.
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        let at = FUNCTIONS.iter().position(|function| *function == name)?;
+        Some(self.0[at]).filter(|id| *id != 0)
+    }
+}
 
 /// What a kernel says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) offsets: Offsets,
-    /// The type ids of the [`HOOKS`]; 0 for one that the kernel lacks.
-    pub(super) hooks: [u32; HOOKS.len()],
+    pub(super) functions: Functions,
 }
 
 /// Find the [`Layout`] in raw BTF; `None` if it is damaged or lacks one of the members.
 pub(super) fn layout(raw: &[u8]) -> Option<Layout> {
     let btf = Btf::parse(raw)?;
-    let functions = HOOKS.map(|hook| format!("{HOOK_FUNCTION}{hook}"));
-    let functions = functions.each_ref().map(String::as_str);
     Some(Layout {
         offsets: offsets(&btf)?,
-        hooks: btf.ids(KIND_FUNC, functions)?,
+        functions: Functions(btf.ids(KIND_FUNC, FUNCTIONS)?),
     })
 }
 
@@ -259,7 +273,7 @@ mod tests {
         };
         let Layout {
             offsets: found,
-            hooks,
+            functions,
         } = layout(&raw).unwrap();
         let all = Offsets {
             // Missing before 6.7, and first in their structures.
@@ -272,9 +286,10 @@ mod tests {
             "{found:?}"
         );
         assert!(found.task_start_boottime.is_multiple_of(8), "{found:?}");
-        // They are neighbours in the kernel and three functions all the same.
-        let [a, b, c] = hooks;
-        assert!(a != b && b != c && c != a, "{hooks:?}");
+        // A kernel may be built without some, but no two are one.
+        let ids = functions.0.iter().filter(|id| **id != 0);
+        let distinct: std::collections::BTreeSet<_> = ids.clone().collect();
+        assert_eq!(distinct.len(), ids.count(), "{functions:?}");
     }
 
     #[test]

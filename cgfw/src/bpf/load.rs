@@ -19,17 +19,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, anyhow};
 use aya::maps::MapData;
 use aya_obj::generated::bpf_attach_type::{
-    BPF_CGROUP_UNIX_CONNECT, BPF_CGROUP_UNIX_SENDMSG, BPF_LSM_CGROUP,
+    BPF_CGROUP_UNIX_CONNECT, BPF_CGROUP_UNIX_SENDMSG, BPF_LSM_CGROUP, BPF_TRACE_FENTRY,
 };
 use aya_obj::generated::bpf_prog_type::{
     self, BPF_PROG_TYPE_CGROUP_SKB, BPF_PROG_TYPE_CGROUP_SOCK, BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-    BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_RAW_TRACEPOINT,
+    BPF_PROG_TYPE_LSM, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING,
 };
 use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
 use cgfw_common::Config;
 
-use super::btf::HOOKS;
+use super::btf::Functions;
 
 /// The compiled programs of `cgfw-ebpf`, for this machine's byte order.
 #[cfg(target_endian = "little")]
@@ -44,8 +44,10 @@ const LOG_SHOWN: usize = 2000;
 /// Programs in the kernel, not attached yet, and their maps by name.
 pub(super) struct Loaded {
     pub(super) programs: Vec<LoadedProgram>,
-    /// The LSM programs, or why this kernel does not take them.
+    /// The LSM programs of `--strict`, or why this kernel does not take them.
     pub(super) guards: anyhow::Result<Vec<LoadedProgram>>,
+    /// What observes unix sockets where those have no hooks, or why it cannot.
+    pub(super) watchers: anyhow::Result<Vec<LoadedProgram>>,
     pub(super) maps: HashMap<String, MapData>,
 }
 
@@ -64,6 +66,8 @@ enum Hook {
     Lsm(u32),
     /// To the tracepoint of its name, for as long as this process holds it: it observes.
     RawTracepoint,
+    /// Likewise, to the entry of the function of this type id.
+    Entry(u32),
 }
 
 impl Hook {
@@ -72,16 +76,16 @@ impl Hook {
         match self {
             Self::Cgroup(attach_type) => Some(attach_type),
             Self::Lsm(_) => Some(BPF_LSM_CGROUP),
-            Self::RawTracepoint => None,
+            Self::RawTracepoint | Self::Entry(_) => None,
         }
     }
 }
 
-/// Create the maps, verify the programs, the LSM ones only for `--strict`. `hooks` are the
-/// type ids of the [`HOOKS`], `log_level` is aya-log's, 0 for silence.
+/// Create the maps, verify the programs, as many as this run needs. `log_level` is aya-log's,
+/// 0 for silence.
 pub(super) fn load(
     config: &Config,
-    hooks: [u32; HOOKS.len()],
+    functions: &Functions,
     log_level: u8,
 ) -> anyhow::Result<Loaded> {
     let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
@@ -126,30 +130,50 @@ pub(super) fn load(
     object.sanitize_functions(&Features::new(
         true, true, true, true, true, true, true, None,
     ));
-    // Before 6.7 unix sockets have no hooks. Under `--strict` there is nothing left to see.
-    if config.offsets.sock_addr_uaddrlen == 0 || config.strict != 0 {
-        object.programs.retain(|name, _| !name.ends_with("_unix"));
-    }
-    let (guards, programs): (Vec<_>, Vec<_>) = object
+    object
         .programs
-        .iter()
-        .partition(|(_, program)| matches!(program.section, ProgramSection::LsmCgroup));
+        .retain(|name, program| is_wanted(config, name, program));
+    let load = |wanted: &dyn Fn(&Program) -> bool| {
+        let programs = object.programs.iter();
+        let programs = programs.filter(|(_, program)| wanted(program)).collect();
+        load_programs(&object, programs, functions)
+    };
     Ok(Loaded {
-        programs: load_programs(&object, programs, hooks)?,
-        guards: if config.strict == 0 {
-            Ok(Vec::new())
-        } else {
-            load_programs(&object, guards, hooks)
-        },
+        programs: load(&|program| !is_guard(program) && !is_watcher(program))?,
+        guards: load(&is_guard),
+        watchers: load(&is_watcher),
         maps,
     })
+}
+
+/// Whether a program has a use in this run, on this kernel.
+fn is_wanted(config: &Config, name: &str, program: &Program) -> bool {
+    // Nothing is left to be seen then.
+    let strict = config.strict != 0;
+    // Since 6.7.
+    let has_unix_hooks = config.offsets.sock_addr_uaddrlen != 0;
+    if is_guard(program) {
+        strict
+    } else if is_watcher(program) {
+        !strict && !has_unix_hooks
+    } else {
+        !name.ends_with("_unix") || !strict && has_unix_hooks
+    }
+}
+
+fn is_guard(program: &Program) -> bool {
+    matches!(program.section, ProgramSection::LsmCgroup)
+}
+
+fn is_watcher(program: &Program) -> bool {
+    matches!(program.section, ProgramSection::FEntry { .. })
 }
 
 /// Have the kernel verify programs, two at a time: the verifier is most of the start.
 fn load_programs(
     object: &Object,
     mut programs: Vec<(&String, &Program)>,
-    hooks: [u32; HOOKS.len()],
+    functions: &Functions,
 ) -> anyhow::Result<Vec<LoadedProgram>> {
     let length = |program: &Program| object.functions[&program.function_key()].instructions.len();
     programs.sort_by_key(|(_, program)| std::cmp::Reverse(length(program)));
@@ -157,7 +181,7 @@ fn load_programs(
     let work = || {
         let mut loaded = Vec::new();
         while let Some((name, program)) = programs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            loaded.push(load_program(object, name, program, hooks)?);
+            loaded.push(load_program(object, name, program, functions)?);
         }
         anyhow::Ok(loaded)
     };
@@ -179,7 +203,7 @@ impl LoadedProgram {
             Some(attach_type) => self
                 .attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup, attach_type)
                 .map(|()| None),
-            None => self.open_tracepoint().map(Some),
+            None => self.observe().map(Some),
         }
         .map_err(|error| match (attach_type, error.raw_os_error()) {
             (Some(_), Some(libc::EPERM)) => anyhow!(
@@ -217,10 +241,13 @@ impl LoadedProgram {
         bpf(command, &mut attr).map(drop)
     }
 
-    fn open_tracepoint(&self) -> io::Result<OwnedFd> {
+    fn observe(&self) -> io::Result<OwnedFd> {
         let name = CString::new(self.name.as_str()).map_err(io::Error::other)?;
         let mut attr = zeroed_attr();
-        attr.raw_tracepoint.name = name.as_ptr() as u64;
+        // A function was named when the program was loaded.
+        if self.hook == Hook::RawTracepoint {
+            attr.raw_tracepoint.name = name.as_ptr() as u64;
+        }
         attr.raw_tracepoint.prog_fd = raw(self.fd.as_raw_fd());
         let fd = bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?;
         let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
@@ -237,7 +264,7 @@ impl LoadedProgram {
     pub(super) fn is_on_unix_sockets(&self) -> bool {
         matches!(
             self.hook,
-            Hook::Cgroup(BPF_CGROUP_UNIX_CONNECT | BPF_CGROUP_UNIX_SENDMSG)
+            Hook::Cgroup(BPF_CGROUP_UNIX_CONNECT | BPF_CGROUP_UNIX_SENDMSG) | Hook::Entry(_)
         )
     }
 
@@ -258,11 +285,15 @@ impl LoadedProgram {
 fn kind(
     name: &str,
     section: &ProgramSection,
-    hooks: [u32; HOOKS.len()],
+    functions: &Functions,
 ) -> Option<(bpf_prog_type, Hook)> {
     if let ProgramSection::LsmCgroup = section {
-        let at = HOOKS.iter().position(|hook| *hook == name)?;
-        return Some((BPF_PROG_TYPE_LSM, Hook::Lsm(hooks[at])));
+        let function = functions.id(&format!("bpf_lsm_{name}"))?;
+        return Some((BPF_PROG_TYPE_LSM, Hook::Lsm(function)));
+    }
+    if let ProgramSection::FEntry { .. } = section {
+        let function = functions.id(name)?;
+        return Some((BPF_PROG_TYPE_TRACING, Hook::Entry(function)));
     }
     if let ProgramSection::RawTracePoint = section {
         return Some((BPF_PROG_TYPE_RAW_TRACEPOINT, Hook::RawTracepoint));
@@ -291,19 +322,21 @@ fn load_program(
     object: &Object,
     name: &str,
     program: &Program,
-    hooks: [u32; HOOKS.len()],
+    functions: &Functions,
 ) -> anyhow::Result<LoadedProgram> {
-    let (prog_type, hook) = kind(name, &program.section, hooks)
-        .with_context(|| format!("the eBPF program {name} is of a kind that is not loaded here"))?;
+    let (prog_type, hook) = kind(name, &program.section, functions)
+        .with_context(|| format!("this kernel has no place for the eBPF program {name}"))?;
     let instructions = &object.functions[&program.function_key()].instructions;
     let mut attr = zeroed_attr();
     attr.__bindgen_anon_3.prog_type = prog_type as u32;
-    if let Some(attach_type) = hook.attach_type() {
-        attr.__bindgen_anon_3.expected_attach_type = attach_type as u32;
-    }
-    if let Hook::Lsm(function) = hook {
-        attr.__bindgen_anon_3.attach_btf_id = function;
-    }
+    let (attach_type, function) = match hook {
+        Hook::Cgroup(attach_type) => (attach_type as u32, 0),
+        Hook::Lsm(function) => (BPF_LSM_CGROUP as u32, function),
+        Hook::RawTracepoint => (0, 0),
+        Hook::Entry(function) => (BPF_TRACE_FENTRY as u32, function),
+    };
+    attr.__bindgen_anon_3.expected_attach_type = attach_type;
+    attr.__bindgen_anon_3.attach_btf_id = function;
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.insn_cnt = u32::try_from(instructions.len())?;
     attr.__bindgen_anon_3.license = program.license.as_ptr() as u64;

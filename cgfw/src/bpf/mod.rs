@@ -61,6 +61,8 @@ pub struct Filter {
     tracepoints: Vec<OwnedFd>,
     /// The LSM programs of `--strict`, until they are attached.
     guards: anyhow::Result<Vec<LoadedProgram>>,
+    /// What observes unix sockets before 6.7, likewise.
+    watchers: anyhow::Result<Vec<LoadedProgram>>,
     /// What this kernel cannot tell, if anything: a sentence for the user.
     pub limitation: Option<String>,
 }
@@ -77,24 +79,28 @@ pub struct Channels {
 /// Load the programs with everything that this kernel supports.
 pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
     let layout = offsets::read();
-    let hooks = layout.map_or([0; _], |layout| layout.hooks);
+    let functions = layout.map(|layout| layout.functions).unwrap_or_default();
     let level = if settings.debug { u8::MAX } else { 0 };
     let mut first_failure = None;
     for (set_retval, offsets) in attempts(layout.map(|layout| layout.offsets)) {
         let config = config(settings, set_retval, offsets);
-        match memlock::lifted(|| load::load(&config, hooks, level)) {
+        match memlock::lifted(|| load::load(&config, &functions, level)) {
             Ok(loaded) => {
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
                     tracepoints: Vec::new(),
                     guards: loaded.guards,
+                    watchers: loaded.watchers,
                     limitation: limitation(offsets, first_failure),
                 };
                 return Ok((filter, channels));
             }
             Err(error) if !is_refusal(&error) => return Err(error),
-            Err(error) => first_failure = first_failure.or(Some(error)),
+            Err(error) => {
+                tracing::debug!("{error:#}");
+                first_failure = first_failure.or(Some(error));
+            }
         }
     }
     Err(first_failure.unwrap_or_else(|| anyhow!("no way to load the eBPF programs was tried")))
@@ -106,6 +112,21 @@ impl Filter {
         for program in &self.programs {
             self.tracepoints.extend(program.attach(cgroup)?);
         }
+        // The start line says whether unix sockets are seen.
+        if let Err(error) = self.watch(cgroup) {
+            tracing::debug!("cannot watch unix sockets: {error:#}");
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        let watchers = std::mem::replace(&mut self.watchers, Ok(Vec::new()))?;
+        let mut held = Vec::new();
+        for watcher in &watchers {
+            held.extend(watcher.attach(cgroup)?);
+        }
+        self.tracepoints.extend(held);
+        self.programs.extend(watchers);
         Ok(())
     }
 

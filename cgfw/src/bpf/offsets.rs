@@ -13,7 +13,7 @@ use std::path::Path;
 use cgfw_common::Offsets;
 use nix::unistd::geteuid;
 
-use super::btf::{self, Layout};
+use super::btf::{self, Functions, Layout};
 
 /// The kernel's own description of its types.
 pub(super) const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -69,7 +69,7 @@ fn render(boot: &str, layout: &Layout) -> String {
     let offsets = layout.offsets.to_array();
     let numbers: Vec<_> = offsets
         .iter()
-        .chain(&layout.hooks)
+        .chain(&layout.functions.0)
         .map(u32::to_string)
         .collect();
     format!("{boot} {}\n", numbers.join(" "))
@@ -81,10 +81,10 @@ fn parse(text: &str, boot: &str) -> Option<Layout> {
         return None;
     }
     let numbers: Vec<u32> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
-    let (offsets, hooks) = numbers.split_first_chunk()?;
+    let (offsets, functions) = numbers.split_first_chunk()?;
     Some(Layout {
         offsets: Offsets::from_array(*offsets),
-        hooks: hooks.try_into().ok()?,
+        functions: Functions(functions.try_into().ok()?),
     })
 }
 
@@ -95,7 +95,7 @@ mod tests {
     fn layout() -> Layout {
         Layout {
             offsets: Offsets::from_array(std::array::from_fn(|i| u32::try_from(i).unwrap() + 1)),
-            hooks: [1001, 1002, 1003],
+            functions: Functions([1001, 1002, 1003, 1004, 1005]),
         }
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let text = render("boot", &layout());
         assert_eq!(parse(&text, "later"), None);
         assert_eq!(
-            parse(text.trim_end().trim_end_matches("1003"), "boot"),
+            parse(text.trim_end().trim_end_matches("1005"), "boot"),
             None
         );
         assert_eq!(parse(&format!("{text} 9"), "boot"), None);
