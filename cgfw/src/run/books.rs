@@ -62,7 +62,7 @@ impl Books {
             overflow: Arc::clone(&overflow),
             ledger,
             report,
-            inquiry: Inquiry::new(members),
+            inquiry: Inquiry::new(members)?,
             refused: false,
             behind: false,
         };
@@ -104,6 +104,9 @@ impl Books {
             let act = self.acts.get_mut().read();
             act.map(|event| self.record(event)).is_some()
         });
+        while let Some(event) = self.inquiry.found(&mut self.report) {
+            self.record_complete(event);
+        }
         self.inquiry.settle(&mut self.report);
         let overflow = self.overflow.swap(0, Ordering::Relaxed);
         if overflow > 0 {
@@ -141,6 +144,9 @@ impl Books {
                 break;
             }
         }
+        for event in self.inquiry.finish(&mut self.report) {
+            self.record_complete(event);
+        }
         let repeats: Vec<Event> = self.acts.get_ref().repeats().collect();
         for event in repeats {
             self.record(event);
@@ -151,9 +157,12 @@ impl Books {
     }
 
     fn record(&mut self, event: Event) {
-        let Some(event) = self.inquiry.complete(event, &mut self.report) else {
-            return;
-        };
+        if let Some(event) = self.inquiry.complete(event, &mut self.report) {
+            self.record_complete(event);
+        }
+    }
+
+    fn record_complete(&mut self, event: Event) {
         if let Fact::Lost(count) = event.fact {
             self.report.lost(event.time, count);
         }

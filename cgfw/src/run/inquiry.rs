@@ -1,15 +1,18 @@
 //! What the kernel side could not know of an event, found out as it is entered.
 
+use std::io;
+
 use nix::unistd::Pid;
 
+use super::search::{Completed, Search};
 use crate::cgroup::Members;
-use crate::event::{Delegation, Event, Fact, Moved, Service};
-use crate::peers::{self, Found, Peers};
+use crate::event::{Event, Fact, Moved, Service};
+use crate::peers::{self, Found};
 use crate::report::Report;
 
 /// Looks for who listens, and brings back who was taken out.
 pub(super) struct Inquiry {
-    peers: Peers,
+    search: Search,
     members: Members,
     said_that_peers_are_unknown: bool,
     /// Whether a process was taken out, which may have had children there.
@@ -19,33 +22,51 @@ pub(super) struct Inquiry {
 }
 
 impl Inquiry {
-    pub(super) fn new(members: Members) -> Self {
-        Self {
-            peers: Peers::default(),
+    pub(super) fn new(members: Members) -> io::Result<Self> {
+        Ok(Self {
+            search: Search::start(members.clone())?,
             members,
             said_that_peers_are_unknown: false,
             strays: false,
             released: false,
-        }
+        })
     }
 
-    /// Find out what is missing; `None` if that makes the event moot.
+    /// Find out what is missing; `None` if that makes the event moot, or takes its time:
+    /// then it comes back from [`Self::found`].
     pub(super) fn complete(&mut self, mut event: Event, report: &mut Report) -> Option<Event> {
-        let is_moot = match &mut event.fact {
-            Fact::Delegation(delegation) => self.is_to_the_child(delegation, report),
-            Fact::Moved(_) if self.released => true,
-            Fact::Moved(moved) => {
-                self.take_back(moved, report);
-                false
-            }
+        match &mut event.fact {
+            // What cannot be looked for is told as it is.
+            Fact::Delegation(_) => return self.search.ask(event),
+            Fact::Moved(_) if self.released => return None,
+            Fact::Moved(moved) => self.take_back(moved, report),
             Fact::Query(_)
             | Fact::Asked { .. }
             | Fact::Contact(_)
             | Fact::Repeats(_)
             | Fact::Known { .. }
-            | Fact::Lost(_) => false,
-        };
-        (!is_moot).then_some(event)
+            | Fact::Lost(_) => {}
+        }
+        Some(event)
+    }
+
+    /// The next event that took its time, if it is complete and not moot.
+    pub(super) fn found(&mut self, report: &mut Report) -> Option<Event> {
+        while let Some(completed) = self.search.next() {
+            let event = self.settled(completed, report);
+            if event.is_some() {
+                return event;
+            }
+        }
+        None
+    }
+
+    /// All others, at the end of the run.
+    pub(super) fn finish(&mut self, report: &mut Report) -> Vec<Event> {
+        let rest = self.search.finish();
+        rest.into_iter()
+            .filter_map(|completed| self.settled(completed, report))
+            .collect()
     }
 
     /// When some events have been completed: bring back whom those left behind that were
@@ -65,14 +86,8 @@ impl Inquiry {
         self.released = true;
     }
 
-    /// Find out who listens; whether nobody does, or the child itself.
-    fn is_to_the_child(&mut self, delegation: &mut Delegation, report: &mut Report) -> bool {
-        let members = &self.members;
-        let found = self
-            .peers
-            .find(&delegation.process, &delegation.service, || {
-                members.processes()
-            });
+    /// The delegation with its peer; `None` if nobody listens, or the child itself.
+    fn settled(&mut self, (mut event, found): Completed, report: &mut Report) -> Option<Event> {
         let found = found.unwrap_or_else(|error| {
             if !std::mem::replace(&mut self.said_that_peers_are_unknown, true) {
                 let error = format!("cannot find out who listens on this host: {error:#}");
@@ -80,15 +95,16 @@ impl Inquiry {
             }
             Found::Outside(None)
         });
-        // Of ports the kernel side has looked itself, at the moment of the act.
-        let is_port = matches!(delegation.service, Service::Port { .. });
-        match found {
-            Found::Outside(peer) => {
-                delegation.peer = peer;
-                false
+        if let Fact::Delegation(delegation) = &mut event.fact {
+            // Of ports the kernel side has looked itself, at the moment of the act.
+            let is_port = matches!(delegation.service, Service::Port { .. });
+            match found {
+                Found::Outside(peer) => delegation.peer = peer,
+                Found::Inside | Found::Nobody if is_port => {}
+                Found::Inside | Found::Nobody => return None,
             }
-            Found::Inside | Found::Nobody => !is_port,
         }
+        Some(event)
     }
 
     fn take_back(&mut self, moved: &mut Moved, report: &mut Report) {

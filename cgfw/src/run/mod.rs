@@ -11,6 +11,7 @@ mod books;
 mod ending;
 mod inquiry;
 mod prepare;
+mod search;
 mod supervise;
 
 use std::io;
