@@ -225,6 +225,23 @@ fn ten_thousand_processes_are_each_named() {
     println!("10,000 processes: {} observations lost", books.lost);
 }
 
+/// As every program looks for nscd.
+#[test]
+fn thousands_of_processes_that_look_for_nobody_are_no_delegation() {
+    let Some(lab) = Lab::new() else { return };
+    let run = lab
+        .cgfw()
+        .args(["--block", "198.51.100.20", "--audit-log", "audit.jsonl"])
+        .child(["forks", "5000", "100", "/run/nobody/socket"])
+        .stdout("5000\n")
+        .limit(Duration::from_mins(2))
+        .stderr_lacks("delegation")
+        .run();
+    let books = Books::of(lab.read("audit.jsonl").as_bytes());
+    books.expect_losses_shown(&run.stderr);
+    assert_eq!(books.allowed, 0);
+}
+
 #[test]
 fn a_thousand_questions_at_once_are_answered() {
     let Some(lab) = Lab::new() else { return };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ use crate::cgroup::Members;
 use crate::event::{Event, Fact, Process, Service};
 use crate::peers::{Found, Peers};
 
-/// Searches that wait for their turn; further ones are not made.
-const QUEUE: usize = 1024;
+/// Searches that wait for their turn; further ones are not made. Every program looks for nscd,
+/// so that a build which starts thousands has many, each soon done.
+const QUEUE: usize = 1 << 13;
 
 /// How long the end of a run waits for searches.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The name of a socket may lead to a file system that hangs, as that of a server which is
 /// down: it must not take the proxy, the books and the timeout with it.
 pub(super) struct Search {
-    questions: SyncSender<(Process, Service)>,
+    questions: Sender<(Process, Service)>,
     answers: Receiver<anyhow::Result<Found>>,
     /// What was asked, the oldest first.
     open: VecDeque<Event>,
@@ -33,8 +34,8 @@ pub(super) type Completed = (Event, anyhow::Result<Found>);
 impl Search {
     /// Start the thread, which ends by itself.
     pub(super) fn start(members: Members) -> io::Result<Self> {
-        let (questions, asked) = sync_channel::<(Process, Service)>(QUEUE);
-        let (answer, answers) = sync_channel(QUEUE);
+        let (questions, asked) = channel::<(Process, Service)>();
+        let (answer, answers) = channel();
         Builder::new()
             .name("cgfw-peers".to_owned())
             .spawn(move || {
@@ -60,8 +61,7 @@ impl Search {
             return Some(event);
         };
         let question = (delegation.process.clone(), delegation.service.clone());
-        // Fewer are open than either channel has room for.
-        if self.open.len() >= QUEUE || self.questions.try_send(question).is_err() {
+        if self.open.len() >= QUEUE || self.questions.send(question).is_err() {
             return Some(event);
         }
         self.open.push_back(event);
