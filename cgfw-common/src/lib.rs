@@ -66,6 +66,7 @@ pub struct Config {
     pub strict: u32,
     /// The id of cgfw's own process, above all that it started.
     pub supervisor: u32,
+    pub reserved: u32,
     /// Offsets of this kernel.
     pub offsets: Offsets,
     /// The id of the cgroup: the inode number of its directory.
@@ -131,8 +132,10 @@ offsets! {
     socket_sk,
     /// The address that a unix socket is bound to.
     unix_addr,
-    /// `unix_address.len`, which the `sockaddr_un` itself follows.
+    /// The length of that address.
     unix_address_len,
+    /// The `sockaddr_un` itself.
+    unix_address_name,
     file_inode,
     /// What the file is to whoever made it; of a socket's, the `socket`.
     file_private,
@@ -327,7 +330,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 144 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 152 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);

@@ -21,6 +21,7 @@ pub(crate) static CONFIG: Config = Config {
     errno: 0,
     strict: 0,
     supervisor: 0,
+    reserved: 0,
     offsets: Offsets::UNKNOWN,
     cgroup: 0,
 };

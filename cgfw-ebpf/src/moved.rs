@@ -17,7 +17,11 @@ pub(crate) fn attach_task(ctx: &RawTracePointContext) -> i32 {
     if !can_read_tasks() {
         return DONE;
     }
-    let task: u64 = ctx.arg(2);
+    let (to, task): (u64, u64) = (ctx.arg(0), ctx.arg(2));
+    // A process that is about to end is not moved any more, and this is hit all the same.
+    if cgroup::is_ours(to) {
+        return DONE;
+    }
     // A move in a v1 hierarchy leaves the process where it is.
     report_if_outside(task);
     DONE

@@ -59,7 +59,7 @@ pub(crate) fn note_bound(socket: u64, action: u32) {
     let bound = read_word(socket, config!(offsets.unix_addr));
     let mut length = 0;
     read(bound, config!(offsets.unix_address_len), &raw mut length);
-    let address = bound + u64::from(config!(offsets.unix_address_len)) + 4;
+    let address = bound + u64::from(config!(offsets.unix_address_name));
     note(address, length, action);
 }
 

@@ -75,11 +75,9 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         "super_block",
     ])?;
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
-    let unix_address_len = unix_address.member(b"len")?;
-    // The programs take these for pairs; no kernel has ever parted them.
-    let are_pairs = task.member(b"tgid")? == task_pid + 4
-        && mm.member(b"arg_end")? == mm_arg_start + 8
-        && unix_address.member(b"name")? == unix_address_len + 4;
+    // The programs read these pairs at once; no kernel has ever parted them.
+    let are_pairs =
+        task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
     // A pointer to a cgroup's state is a pointer to the cgroup.
     let is_first = cgroup.member(b"self")? == 0;
     (are_pairs && is_first).then_some(Offsets {
@@ -101,7 +99,8 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         sock_protocol: sock.member(b"sk_protocol")?,
         socket_sk: socket.member(b"sk")?,
         unix_addr: unix.member(b"addr")?,
-        unix_address_len,
+        unix_address_len: unix_address.member(b"len")?,
+        unix_address_name: unix_address.member(b"name")?,
         file_inode: file.member(b"f_inode")?,
         file_private: file.member(b"private_data")?,
         inode_sb: inode.member(b"i_sb")?,

@@ -210,6 +210,7 @@ fn config(settings: Settings, set_retval: bool, offsets: Option<Offsets>) -> Con
         errno: libc::ECONNREFUSED.cast_unsigned(),
         strict: settings.strict.into(),
         supervisor: std::process::id(),
+        reserved: 0,
         offsets: offsets.unwrap_or_default(),
         cgroup: settings.cgroup,
     }

@@ -5,8 +5,10 @@ It is the last thing that is made, and it is in the cgroup from its first instru
 This stage knows neither policies nor cgroup paths; it is handed an open directory.
 */
 
+mod clone;
 mod confinement;
 mod inherited;
+mod inside;
 mod limits;
 mod masked;
 mod orphans;
@@ -14,6 +16,7 @@ mod rights;
 mod seccomp;
 mod signals;
 mod spawn;
+mod steps;
 mod strict;
 mod trial;
 mod user;

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::spawn::{Cloned, clone_into, enter};
+use super::clone::{Cloned, clone_into, enter};
 
 /// Prove that a process in this cgroup reaches unix sockets of its own and no others, and is
 /// passed no socket from outside. An error says what it found instead.

@@ -39,19 +39,19 @@ impl Line {
         Ok((Self(ours), theirs))
     }
 
-    /// Wait for the command, and find out its pid; `None` if it was not started.
-    pub(in crate::child) fn meet(&self) -> nix::Result<Option<Pid>> {
+    /// Wait for the command, and find out its pid. ECHILD: there will be none.
+    pub(in crate::child) fn meet(&self) -> nix::Result<Pid> {
         let mut octet = [0];
         let mut parts = [IoSliceMut::new(&mut octet)];
         let mut space = nix::cmsg_space!(UnixCredentials);
         let (line, flags) = (self.0.as_raw_fd(), MsgFlags::empty());
         let message = recvmsg::<()>(line, &mut parts, Some(&mut space), flags)?;
         if message.bytes == 0 {
-            return Ok(None);
+            return Err(Errno::ECHILD);
         }
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmCredentials(sender) = control {
-                return Ok(Some(Pid::from_raw(sender.pid())));
+                return Ok(Pid::from_raw(sender.pid()));
             }
         }
         Err(Errno::EBADMSG)
