@@ -33,6 +33,45 @@ fn tcp_throughput_inside_is_that_outside() {
     );
 }
 
+/// Every one of them is judged, and known by its destination: what a new contact costs on top
+/// is in `load`.
+#[test]
+fn connects_inside_are_not_much_slower_than_outside() {
+    const GOAL: f64 = 0.6;
+    let Some(lab) = Lab::new() else { return };
+    // Nobody listens there, and nobody is kept from it.
+    let closed = ["203.0.113.99", "12345"];
+    let connects = [
+        "connects", "0.5", "4", closed[0], closed[1], closed[0], closed[1],
+    ];
+    let (mut inside, mut outside) = (0.0, 0.0);
+    for round in 0..20 {
+        let bare = lab.command("env").args(connects).run();
+        let filtered = lab
+            .cgfw()
+            .args(["--block", "github.com", "-q"])
+            .child(connects)
+            .run();
+        let count = |text: &str| {
+            let numbers = text.split_whitespace().take(2);
+            numbers.map(|n| n.parse::<f64>().unwrap()).sum::<f64>()
+        };
+        outside += count(&bare.stdout);
+        inside += count(&filtered.stdout);
+        if round >= 4 && inside >= GOAL * outside {
+            let rounds = f64::from(round + 1);
+            println!(
+                "connects per second: {:.0} inside, {:.0} outside, ratio {:.2}",
+                inside / rounds * 2.0,
+                outside / rounds * 2.0,
+                inside / outside
+            );
+            return;
+        }
+    }
+    panic!("{inside} connects inside, {outside} outside");
+}
+
 #[test]
 fn start_up_adds_little() {
     const GOAL: Duration = Duration::from_millis(15);
