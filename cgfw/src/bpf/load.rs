@@ -169,7 +169,10 @@ fn is_watcher(program: &Program) -> bool {
     matches!(program.section, ProgramSection::FEntry { .. })
 }
 
-/// Have the kernel verify programs, two at a time: the verifier is most of the start.
+/// Threads that have programs verified. More would wait for the one with the longest.
+const LOADERS: usize = 4;
+
+/// Have the kernel verify programs, some at a time: the verifier is most of the start.
 fn load_programs(
     object: &Object,
     mut programs: Vec<(&String, &Program)>,
@@ -185,13 +188,15 @@ fn load_programs(
         }
         anyhow::Ok(loaded)
     };
-    let (here, there) = std::thread::scope(|scope| {
-        let helper = scope.spawn(work);
-        (work(), helper.join())
-    });
-    let mut loaded = here?;
-    loaded.extend(there.map_err(|_panic| anyhow!("the loading thread panicked"))??);
-    Ok(loaded)
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..LOADERS).map(|_| scope.spawn(work)).collect();
+        let mut loaded = work()?;
+        for helper in helpers {
+            let theirs = helper.join();
+            loaded.extend(theirs.map_err(|_panic| anyhow!("a loading thread panicked"))??);
+        }
+        Ok(loaded)
+    })
 }
 
 impl LoadedProgram {
