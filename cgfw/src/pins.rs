@@ -58,13 +58,19 @@ impl Pins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{DirectIp, Rule, Transport};
+    use crate::policy::{DirectIp, Rule, Source, Transport};
 
     fn policy(block: &[&str], allow: &[&str]) -> Policy {
-        let parse = |text: &&str, action| Rule::parse(text, action, (*text).to_owned()).unwrap();
+        let parse =
+            |text: &&str, action| Rule::parse(text, action, Source::argument(*text)).unwrap();
         let blocks = block.iter().map(|text| parse(text, Action::Block));
         let allows = allow.iter().map(|text| parse(text, Action::Allow));
-        Policy::new(blocks.chain(allows).collect(), None, None, Vec::new())
+        Policy::new(
+            blocks.chain(allows).collect::<Vec<_>>(),
+            None,
+            None,
+            Vec::new(),
+        )
     }
 
     fn name(policy: &Policy, name: &str) -> Ports {
@@ -140,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_rule_for_one_port_leaves_the_others_to_the_name_and_not_to_direct_ip() {
-        let rules = vec![Rule::parse("192.0.2.1:22", Action::Allow, String::new()).unwrap()];
+        let rules = vec![Rule::parse("192.0.2.1:22", Action::Allow, Source::default()).unwrap()];
         let (default, direct_ip) = (Some(Action::Allow), Some(DirectIp::Block));
         let policy = Policy::new(rules, default, direct_ip, Vec::new());
         let told = Pins::default()

@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, ValueEnum};
 
 use self::args::{Cli, RunArgs, Subcommands};
-use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Rule};
+use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Rule, Source};
 
 /// What cgfw is asked to do.
 #[derive(Debug)]
@@ -229,7 +229,8 @@ fn rule(origin: Origin, action: Action, pattern: &OsStr) -> Result<Rule, String>
             "{source}: not UTF-8; write other octets of a name as \\DDD"
         ));
     };
-    Rule::parse(pattern, action, source.clone()).map_err(|error| format!("{source}: {error}"))
+    Rule::parse(pattern, action, Source::argument(source.clone()))
+        .map_err(|error| format!("{source}: {error}"))
 }
 
 #[cfg(test)]

@@ -26,7 +26,10 @@ fn refused(args: Vec<OsString>) -> String {
 }
 
 fn sources(run: &Run) -> Vec<&str> {
-    run.rules.iter().map(|rule| rule.source.as_str()).collect()
+    run.rules
+        .iter()
+        .map(|rule| rule.source.place.name.as_str())
+        .collect()
 }
 
 #[test]

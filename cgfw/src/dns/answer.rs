@@ -189,7 +189,7 @@ pub(super) fn explain(judgement: &Judgement) -> String {
         .rule
         .as_ref()
         .map_or("not allowed by any rule".to_owned(), |rule| {
-            format!("blocked by {}", rule.source)
+            format!("blocked by {}", rule.cite())
         });
     match &judgement.matched {
         Some(name) => format!("{name} is {rule}"),

@@ -140,7 +140,7 @@ impl Shared {
         let origin = match self.origin(fact) {
             Ok(origin) => origin,
             Err(rule) => {
-                let text = format!("this name server is blocked by {}", rule.source);
+                let text = format!("this name server is blocked by {}", rule.cite());
                 return Answer::to(request)
                     .code(ResponseCode::Refused)
                     .because(Why::Blocked, &text);

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::event::{Host, Moved, Sign};
-use crate::policy::DirectIp;
+use crate::policy::{DirectIp, Source};
 
 const START: Duration = Duration::from_secs(1_000_000);
 
@@ -15,10 +15,15 @@ fn domain(text: &str) -> Domain {
 }
 
 fn policy(block: &[&str], allow: &[&str]) -> Policy {
-    let parse = |text: &&str, action| Rule::parse(text, action, (*text).to_owned()).unwrap();
+    let parse = |text: &&str, action| Rule::parse(text, action, Source::argument(*text)).unwrap();
     let block = block.iter().map(|text| parse(text, Action::Block));
     let allow = allow.iter().map(|text| parse(text, Action::Allow));
-    Policy::new(block.chain(allow).collect(), None, None, Vec::new())
+    Policy::new(
+        block.chain(allow).collect::<Vec<_>>(),
+        None,
+        None,
+        Vec::new(),
+    )
 }
 
 fn ledger(block: &[&str], allow: &[&str]) -> Ledger {
@@ -309,7 +314,7 @@ fn a_refused_contact_by_address_names_the_domain() {
     let fact = contact(process(5, "curl"), "192.0.2.1:443", Verdict::Blocked);
     let observation = observe(&mut ledger, fact);
     assert_eq!(name(&observation), Some("github.com".into()));
-    assert_eq!(observation.rule.as_ref().unwrap().source, "github.com");
+    assert_eq!(observation.rule.as_ref().unwrap().cite(), "github.com");
     assert_eq!(observation.reason, Reason::Rule);
     let Act::Contact { also, .. } = observation.act else {
         panic!("{observation:?}");
@@ -342,13 +347,16 @@ fn a_contact_is_refused_for_the_port_that_a_rule_blocks() {
     ] {
         let observation = observe(&mut ledger, contact(process(5, "git"), to, verdict));
         assert_eq!(name(&observation), Some("github.com".into()), "{to}");
-        let rule_found = observation.rule.as_ref().map(|rule| rule.source.as_str());
+        let rule_found = observation
+            .rule
+            .as_ref()
+            .map(|rule| rule.source.place.name.as_str());
         assert_eq!(rule_found, rule, "{to}");
     }
     let total = total(&ledger, "github.com");
     assert_eq!((total.lookups, total.contacts, total.blocked), (1, 2, 1));
     assert_eq!(total.verdict, Verdict::Blocked);
-    assert_eq!(total.rule.as_ref().unwrap().source, "github.com:22");
+    assert_eq!(total.rule.as_ref().unwrap().cite(), "github.com:22");
     assert!(!total.unjudged);
 }
 
@@ -534,7 +542,8 @@ fn commands_are_listed_once_and_no_more_than_fit() {
 
 #[test]
 fn aliases_and_search_suffixes_are_the_reason_they_are() {
-    let rules = vec![Rule::parse("github.com", Action::Block, "github.com".into()).unwrap()];
+    let rules =
+        vec![Rule::parse("github.com", Action::Block, Source::argument("github.com")).unwrap()];
     let search = vec![domain("corp.example")];
     let policy = Policy::new(rules, None, Some(DirectIp::Allow), search);
     let mut ledger = Ledger::new(Arc::new(policy));
@@ -567,8 +576,8 @@ fn aliases_and_search_suffixes_are_the_reason_they_are() {
 #[test]
 fn a_refused_name_that_is_repeated_with_a_search_suffix_is_one_refusal() {
     let search = || vec![domain("corp.example"), domain("example")];
-    let blocks = vec![Rule::parse("github.com", Action::Block, String::new()).unwrap()];
-    let allows = vec![Rule::parse("a.test", Action::Allow, String::new()).unwrap()];
+    let blocks = vec![Rule::parse("github.com", Action::Block, Source::default()).unwrap()];
+    let allows = vec![Rule::parse("a.test", Action::Allow, Source::default()).unwrap()];
     for rules in [blocks, allows] {
         let policy = Policy::new(rules, None, None, search());
         let mut ledger = Ledger::new(Arc::new(policy));
@@ -696,7 +705,10 @@ fn a_delegation_is_acknowledged_by_its_rule() {
     ] {
         let fact = delegation(process(5, "x"), service.clone(), None);
         let observation = observe(&mut ledger, fact);
-        let found = observation.rule.as_ref().map(|rule| rule.source.as_str());
+        let found = observation
+            .rule
+            .as_ref()
+            .map(|rule| rule.source.place.name.as_str());
         assert_eq!(found, rule, "{service:?}");
         let acknowledged = observation.reason == Reason::Acknowledged;
         assert_eq!(acknowledged, rule.is_some(), "{service:?}");

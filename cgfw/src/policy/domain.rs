@@ -112,6 +112,11 @@ impl Domain {
         Ok(Self(wire.into()))
     }
 
+    /// From what [`Self::as_wire`] gave.
+    pub(super) fn from_wire(wire: &[u8]) -> Self {
+        Self(wire.into())
+    }
+
     /// The labels behind their length octets, without the root label.
     pub fn as_wire(&self) -> &[u8] {
         &self.0

@@ -12,9 +12,12 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 */
 
 mod domain;
+mod listed;
+mod networks;
 mod ports;
 mod rule;
 mod socket;
+mod source;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -24,11 +27,15 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
+use self::listed::Listed;
+pub use self::listed::{Names, TooManyLines};
+use self::networks::Networks;
 use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
 use self::rule::LOCALHOST;
 pub use self::rule::{ParseRuleError, Pattern, Rule, Scope};
 pub use self::socket::{UnixSocket, normal_path};
+pub use self::source::{Place, Source};
 
 /// What a rule, or the default, says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -174,6 +181,15 @@ impl Judgement {
             })
     }
 
+    /// Every rule that matches, in the order in which they are asked, with the name that it
+    /// matched where that is not the one that was asked for.
+    pub fn candidates(&self) -> impl Iterator<Item = (&Arc<Rule>, Option<&Domain>)> {
+        self.matches.iter().flat_map(|matching| {
+            let matched = matching.matched.as_ref();
+            matching.rules.iter().map(move |rule| (rule, matched))
+        })
+    }
+
     /// The ports at which the verdict may change, unsorted, and 0.
     fn changes(&self) -> Vec<u16> {
         let ends = self
@@ -186,11 +202,40 @@ impl Judgement {
     }
 }
 
+/// What a [`Policy`] is made of.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub rules: Vec<Rule>,
+    /// The names of lists, which are too many to be [`Rule`]s.
+    pub names: Names,
+}
+
+impl From<Vec<Rule>> for Rules {
+    fn from(rules: Vec<Rule>) -> Self {
+        Self {
+            rules,
+            names: Names::default(),
+        }
+    }
+}
+
+impl Rules {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rules.len() + self.names.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The rules of a run and everything else that decides.
 #[derive(Clone, Debug)]
 pub struct Policy {
     names: HashMap<Box<[u8]>, Vec<Arc<Rule>>>,
-    networks: Vec<(IpNet, Arc<Rule>)>,
+    listed: Listed,
+    networks: Networks,
     sockets: HashMap<UnixSocket, Arc<Rule>>,
     default: Action,
     direct_ip: DirectIp,
@@ -203,49 +248,83 @@ pub struct Policy {
 impl Policy {
     /// Index `rules`. `default` and `direct_ip` are what the user said outright, if anything.
     pub fn new(
-        rules: Vec<Rule>,
+        rules: impl Into<Rules>,
         default: Option<Action>,
         direct_ip: Option<DirectIp>,
         search: Vec<Domain>,
     ) -> Self {
-        let default = default.unwrap_or_else(|| implied_default(&rules));
-        let direct_ip = direct_ip.unwrap_or(match default {
+        let Rules { rules, names } = rules.into();
+        let from_lists: Vec<Pattern> = match default {
+            Some(_) => Vec::new(),
+            None => names.allowed().collect(),
+        };
+        let mut policy = Self {
+            names: HashMap::new(),
+            listed: names.index(),
+            networks: Networks::default(),
+            sockets: HashMap::new(),
+            default: Action::Allow,
+            direct_ip: DirectIp::Allow,
+            search,
+            own: HashSet::new(),
+            on_link: Vec::new(),
+        };
+        let rules: Vec<Arc<Rule>> = rules.into_iter().map(Arc::new).collect();
+        policy.index(&rules);
+        policy.default = default.unwrap_or_else(|| {
+            let of_lists = from_lists.into_iter().map(Rule::allowing);
+            let means_block = |allow: &Rule| !policy.is_implied(allow);
+            if rules.iter().any(|rule| means_block(rule))
+                || of_lists.into_iter().any(|rule| means_block(&rule))
+            {
+                Action::Block
+            } else {
+                Action::Allow
+            }
+        });
+        policy.direct_ip = direct_ip.unwrap_or(match policy.default {
             Action::Allow => DirectIp::Allow,
             Action::Block => DirectIp::Block,
         });
-        let mut names: HashMap<Box<[u8]>, Vec<Arc<Rule>>> = HashMap::new();
+        policy
+    }
+
+    fn index(&mut self, rules: &[Arc<Rule>]) {
         let mut networks = Vec::new();
-        let mut sockets = HashMap::new();
         for rule in rules {
-            let rule = Arc::new(rule);
             match &rule.pattern {
                 Pattern::Domain { name, .. } => {
-                    names.entry(name.as_wire().into()).or_default().push(rule);
+                    let rules = self.names.entry(name.as_wire().into()).or_default();
+                    rules.push(Arc::clone(rule));
                 }
                 Pattern::Network(net) => {
                     let spellings = [Some(*net), nat64_network(*net)];
                     let spellings = spellings.into_iter().flatten();
-                    networks.extend(spellings.map(|net| (net, Arc::clone(&rule))));
+                    networks.extend(spellings.map(|net| (net, Arc::clone(rule))));
                 }
                 Pattern::Socket(socket) => {
-                    sockets.insert(socket.clone(), rule);
+                    self.sockets.insert(socket.clone(), Arc::clone(rule));
                 }
             }
         }
-        // The order in which they decide: the longest match first, block before allow.
-        networks.sort_by_key(|(net, rule)| Reverse((net.prefix_len(), *net, rule.action)));
-        for rules in names.values_mut() {
+        self.networks = Networks::new(networks);
+        for rules in self.names.values_mut() {
             rules.sort_by_key(|rule| Reverse(rule.action));
         }
-        Self {
-            names,
-            networks,
-            sockets,
-            default,
-            direct_ip,
-            search,
-            own: HashSet::new(),
-            on_link: Vec::new(),
+    }
+
+    /// Whether the rule can be there with everything else allowed: it blocks, or it is an
+    /// exception to one that does, or it acknowledges a delegation.
+    fn is_implied(&self, rule: &Rule) -> bool {
+        if rule.action == Action::Block || rule.is_exception_of_list() || rule.only_acknowledges() {
+            return true;
+        }
+        let is_excepted =
+            |block: &Arc<Rule>| block.action == Action::Block && block.has_exception(rule);
+        match &rule.pattern {
+            Pattern::Domain { name, .. } => self.rules_above(name).any(|block| is_excepted(&block)),
+            Pattern::Network(net) => self.networks.around(*net).any(is_excepted),
+            Pattern::Socket(_) => false,
         }
     }
 
@@ -360,11 +439,18 @@ impl Policy {
         transport: Transport,
         port: u16,
     ) -> Option<&Arc<Rule>> {
-        let networks = self.networks.iter().map(|(_, rule)| rule);
-        let localhost = self.names.get(LOCALHOST).into_iter().flatten();
-        networks
-            .chain(localhost)
-            .find(|rule| rule.acknowledges(address.to_canonical(), transport, port))
+        let address = address.to_canonical();
+        let meant = match address {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+            IpAddr::V4(_) | IpAddr::V6(_) => address,
+        };
+        let localhost = self.names.get(LOCALHOST).filter(|_| meant.is_loopback());
+        self.networks
+            .around_address(address)
+            .chain(self.networks.around_address(meant))
+            .chain(localhost.into_iter().flatten())
+            .find(|rule| rule.acknowledges(transport, port))
     }
 
     /// Whether packets to the address stay on this host: loopback, the unspecified
@@ -392,8 +478,7 @@ impl Policy {
     /// ones; addresses in none of them are [`Self::unresolved`].
     pub fn networks(&self) -> Vec<(IpNet, Ports)> {
         let mut near = self.near_networks();
-        let rules = self.networks.iter().map(|(net, _)| *net);
-        let mut nets: Vec<IpNet> = rules.chain(near.iter().copied()).collect();
+        let mut nets: Vec<IpNet> = self.networks.iter().chain(near.iter().copied()).collect();
         let mapped = IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
         if nets.iter().any(|net| net.contains(&mapped)) {
             // `::/0` does not speak of IPv4.
@@ -427,13 +512,8 @@ impl Policy {
 
     /// The verdict on the addresses of a network that are in no longer one.
     fn on_network(&self, net: IpNet, near: &[IpNet]) -> Ports {
-        let rules = self
-            .networks
-            .iter()
-            .filter(|(outer, _)| outer.contains(&net))
-            .map(|(_, rule)| Arc::clone(rule));
         let matching = Matching {
-            rules: rules.collect(),
+            rules: self.networks.around(net).cloned().collect(),
             matched: None,
         };
         // Not that of its first address, which may be an exception of its own.
@@ -446,14 +526,15 @@ impl Policy {
         Judgement::new(vec![matching], unresolved).ports
     }
 
-    /// The names that rules block, each once: their addresses are worth knowing.
-    /// `*.github.com` is not among them, since it does not block `github.com`.
+    /// The names that rules block which are given one by one, each once: their addresses are
+    /// worth knowing. `*.github.com` is not among them, since it does not block `github.com`.
     pub fn blocked_names(&self) -> impl Iterator<Item = &Domain> {
         self.names.values().filter_map(|rules| {
             rules.iter().find_map(|rule| match &rule.pattern {
-                Pattern::Domain { name, scope } => {
-                    (rule.action == Action::Block && *scope != Scope::Below).then_some(name)
-                }
+                Pattern::Domain { name, scope } => (rule.action == Action::Block
+                    && *scope != Scope::Below
+                    && rule.source.place.list.is_none())
+                .then_some(name),
                 Pattern::Network(_) | Pattern::Socket(_) => None,
             })
         })
@@ -461,43 +542,29 @@ impl Policy {
 
     /// The rules that match `name`, in the order in which they decide; `None` if none.
     fn rules_on(&self, name: &Domain) -> Option<Vec<Arc<Rule>>> {
-        let rules: Vec<Arc<Rule>> = name
-            .suffixes()
-            .filter_map(|suffix| self.names.get(suffix))
-            .flatten()
+        let rules = self.rules_above(name);
+        let rules: Vec<Arc<Rule>> = rules
             .filter(|rule| rule.pattern.matches_name(name))
-            .cloned()
             .collect();
         (!rules.is_empty()).then_some(rules)
     }
 
+    /// The rules written for `name` or a name above it, the longest first, block before allow.
+    fn rules_above(&self, name: &Domain) -> impl Iterator<Item = Arc<Rule>> {
+        name.suffixes().flat_map(|suffix| {
+            let given = self.names.get(suffix).into_iter().flatten().cloned();
+            let mut rules: Vec<Arc<Rule>> = given.chain(self.listed.rules(suffix)).collect();
+            rules.sort_by_key(|rule| Reverse(rule.action));
+            rules
+        })
+    }
+
     fn matching_on(&self, address: IpAddr) -> Option<Matching> {
-        let rules: Vec<Arc<Rule>> = self
-            .networks
-            .iter()
-            .filter(|(net, _)| net.contains(&address))
-            .map(|(_, rule)| Arc::clone(rule))
-            .collect();
+        let rules: Vec<Arc<Rule>> = self.networks.around_address(address).cloned().collect();
         (!rules.is_empty()).then_some(Matching {
             rules,
             matched: None,
         })
-    }
-}
-
-/// Block if there is an allow rule that is neither an exception below a block rule nor
-/// there to acknowledge a delegation.
-fn implied_default(rules: &[Rule]) -> Action {
-    let (blocks, allows): (Vec<&Rule>, Vec<&Rule>) =
-        rules.iter().partition(|rule| rule.action == Action::Block);
-    let is_exception = |allow: &Rule| blocks.iter().any(|block| block.has_exception(allow));
-    if allows
-        .iter()
-        .all(|allow| allow.only_acknowledges() || is_exception(allow))
-    {
-        Action::Allow
-    } else {
-        Action::Block
     }
 }
 

@@ -82,7 +82,7 @@ fn socket() -> impl Strategy<Value = Rule> {
         ports: None,
         transport: None,
         action: Action::Allow,
-        source: String::new(),
+        source: Source::default(),
     })
 }
 
@@ -94,7 +94,7 @@ prop_compose! {
         transport in prop::option::of(prop_oneof![Just(Transport::Tcp), Just(Transport::Udp)]),
     ) -> Rule {
         let ports = ports.map(|(one, other)| one.min(other)..=one.max(other));
-        Rule { pattern, ports, transport, action, source: String::new() }
+        Rule { pattern, ports, transport, action, source: Source::default() }
     }
 }
 
@@ -395,7 +395,7 @@ proptest! {
         text in "\\PC{0,40}|[]\\[*.:/=@a0-9\\\\-]{0,30}",
         action in action(),
     ) {
-        let parse = |text: &str| Rule::parse(text, action, String::new());
+        let parse = |text: &str| Rule::parse(text, action, Source::default());
         if let Ok(rule) = parse(&text) {
             let again = match &rule.pattern {
                 Pattern::Domain { name, scope: Scope::Subtree } => parse(&name.to_string()),

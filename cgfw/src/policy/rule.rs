@@ -1,12 +1,14 @@
 //! One rule, `PATTERN[:PORT[-PORT]][/tcp|/udp]` or the name of a unix socket, and its parser.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{Action, Domain, DomainError, Transport, UnixSocket, loopback_networks, socket};
+use super::{
+    Action, Domain, DomainError, Source, Transport, UnixSocket, loopback_networks, socket,
+};
 
 /// Always loopback (RFC 6761 section 6.3), on the wire.
 pub(super) const LOCALHOST: &[u8] = b"\x09localhost";
@@ -20,8 +22,7 @@ pub struct Rule {
     /// `None`: TCP and UDP, and where there are no `ports` everything else too.
     pub transport: Option<Transport>,
     pub action: Action,
-    /// The rule as it was written, with where: `--block github.com`.
-    pub source: String,
+    pub source: Source,
 }
 
 /// What a rule applies to.
@@ -109,7 +110,7 @@ impl std::error::Error for ParseRuleError {}
 impl Rule {
     /// Parse `PATTERN[:PORT[-PORT]][/tcp|/udp]`, the absolute path of a unix socket, or
     /// `@` and the name of an abstract one; `source` says where it was written.
-    pub fn parse(text: &str, action: Action, source: String) -> Result<Self, ParseRuleError> {
+    pub fn parse(text: &str, action: Action, source: Source) -> Result<Self, ParseRuleError> {
         let text = text.trim();
         if let Some(socket) = parse_socket(text)? {
             if action == Action::Block {
@@ -140,6 +141,32 @@ impl Rule {
             action,
             source,
         })
+    }
+
+    /// A rule of which nothing is known but what it allows.
+    pub(super) fn allowing(pattern: Pattern) -> Self {
+        Self {
+            pattern,
+            ports: None,
+            transport: None,
+            action: Action::Allow,
+            source: Source::default(),
+        }
+    }
+
+    /// The rule as people find it again: `--block github.com`, `ads.txt:12: github.com`.
+    pub fn cite(&self) -> String {
+        let Source { place, line } = &self.source;
+        match line {
+            0 => place.name.clone(),
+            _ => format!("{}:{line}: {self}", place.name),
+        }
+    }
+
+    /// Whether the rule is an exception that a list makes for itself.
+    pub(super) fn is_exception_of_list(&self) -> bool {
+        let list = self.source.place.list;
+        list.is_some_and(|list| list != self.action)
     }
 
     /// Whether the rule, its pattern matching, decides this port.
@@ -176,21 +203,12 @@ impl Rule {
             }
     }
 
-    /// Whether the rule allows just this address, loopback or localhost, and not a network
-    /// that the host happens to be in. `address` may be unspecified, which is loopback to
-    /// connect(2).
-    pub(super) fn acknowledges(&self, address: IpAddr, transport: Transport, port: u16) -> bool {
-        let meant = match address {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-            IpAddr::V4(_) | IpAddr::V6(_) => address,
-        };
+    /// Whether the rule, its pattern matching, allows just this address, loopback or
+    /// localhost, and not a network that the host happens to be in.
+    pub(super) fn acknowledges(&self, transport: Transport, port: u16) -> bool {
         let is_named = match &self.pattern {
-            Pattern::Domain { .. } => self.pattern.is_localhost() && meant.is_loopback(),
-            Pattern::Network(net) => {
-                (net.prefix_len() == net.max_prefix_len() || is_loopback(net))
-                    && (net.contains(&address) || net.contains(&meant))
-            }
+            Pattern::Domain { .. } => self.pattern.is_localhost(),
+            Pattern::Network(net) => net.prefix_len() == net.max_prefix_len() || is_loopback(net),
             Pattern::Socket(_) => false,
         };
         self.action == Action::Allow && is_named && self.speaks_of(transport, port)
@@ -211,6 +229,49 @@ impl Rule {
             &self.pattern,
             Pattern::Domain { name: own, scope: Scope::Exact | Scope::Subtree } if own == name
         )
+    }
+}
+
+/// The text that is parsed as this rule.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs_brackets = |net: &IpNet| self.ports.is_some() && net.addr().is_ipv6();
+        match &self.pattern {
+            Pattern::Network(net) if needs_brackets(net) => write!(f, "[{}]", self.pattern)?,
+            _ => write!(f, "{}", self.pattern)?,
+        }
+        if let Some(ports) = &self.ports {
+            write!(f, ":{}", ports.start())?;
+            if ports.start() != ports.end() {
+                write!(f, "-{}", ports.end())?;
+            }
+        }
+        match self.transport {
+            Some(Transport::Tcp) => f.write_str("/tcp"),
+            Some(Transport::Udp) => f.write_str("/udp"),
+            Some(Transport::Other) | None => Ok(()),
+        }
+    }
+}
+
+/// The text that is parsed as this pattern.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Domain { name, scope } => match scope {
+                Scope::Subtree => write!(f, "{name}"),
+                Scope::Exact => write!(f, "={name}"),
+                Scope::Below => write!(f, "*.{name}"),
+            },
+            Self::Network(net) if net.prefix_len() == net.max_prefix_len() => {
+                write!(f, "{}", net.addr())
+            }
+            Self::Network(net) => write!(f, "{net}"),
+            Self::Socket(UnixSocket::Path(path)) => f.write_str(&String::from_utf8_lossy(path)),
+            Self::Socket(UnixSocket::Abstract(name)) => {
+                write!(f, "@{}", String::from_utf8_lossy(name))
+            }
+        }
     }
 }
 

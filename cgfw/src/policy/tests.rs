@@ -5,7 +5,7 @@ fn rule(text: &str, action: Action) -> Rule {
         Action::Allow => "--allow",
         Action::Block => "--block",
     };
-    Rule::parse(text, action, format!("{flag} {text}")).unwrap()
+    Rule::parse(text, action, Source::argument(format!("{flag} {text}"))).unwrap()
 }
 
 fn rules(block: &[&str], allow: &[&str]) -> Vec<Rule> {
@@ -57,7 +57,7 @@ fn path(path: &[u8]) -> UnixSocket {
 }
 
 fn source(rule: Option<&Arc<Rule>>) -> Option<&str> {
-    rule.map(|rule| rule.source.as_str())
+    rule.map(|rule| rule.source.place.name.as_str())
 }
 
 #[test]
@@ -330,10 +330,10 @@ fn a_socket_is_not_blocked_by_a_rule_and_has_a_name() {
         ("@", Action::Allow, ParseRuleError::SocketLength),
         (&long, Action::Allow, ParseRuleError::SocketLength),
     ] {
-        let found = Rule::parse(text, action, String::new());
+        let found = Rule::parse(text, action, Source::default());
         assert_eq!(found, Err(error), "{text}");
     }
-    assert!(Rule::parse(&long[..108], Action::Allow, String::new()).is_ok());
+    assert!(Rule::parse(&long[..108], Action::Allow, Source::default()).is_ok());
     let refusal = ParseRuleError::BlockedSocket.to_string();
     assert!(refusal.contains("--strict"), "{refusal}");
 }
@@ -892,7 +892,7 @@ fn what_cannot_be_parsed_is_an_error_that_says_why() {
         ("10.0.0.1/8", "write 10.0.0.0/8 for the network"),
         ("2001:db8::1/32", "write 2001:db8::/32 for the network"),
     ] {
-        let error = Rule::parse(text, Action::Block, String::new())
+        let error = Rule::parse(text, Action::Block, Source::default())
             .expect_err(text)
             .to_string();
         assert!(error.contains(why), "{text:.99}: {error}");
@@ -1034,4 +1034,95 @@ fn a_rule_on_a_v4_network_holds_behind_nat64_too() {
     }
     let translated = nat64(Ipv4Addr::new(192, 0, 2, 33));
     assert_eq!(ip("64:ff9b::c000:221"), translated, "RFC 6052 section 2.4");
+}
+
+fn listed(block: &[&str], allow: &[&str]) -> Names {
+    let mut names = Names::default();
+    for (list, patterns) in [(Action::Block, block), (Action::Allow, allow)] {
+        names.begin(Arc::new(Place {
+            name: "list.txt".to_owned(),
+            list: Some(list),
+            ..Place::default()
+        }));
+        for (line, pattern) in (1..).zip(patterns) {
+            // `!` for an exception that the list makes for itself.
+            let (pattern, action) = match (pattern.strip_prefix('!'), list) {
+                (None, list) => (*pattern, list),
+                (Some(pattern), Action::Block) => (pattern, Action::Allow),
+                (Some(pattern), Action::Allow) => (pattern, Action::Block),
+            };
+            let Pattern::Domain { name, scope } = rule(pattern, action).pattern else {
+                panic!("{pattern} is no domain");
+            };
+            names.add(name.as_wire(), scope, action, line).unwrap();
+        }
+    }
+    names
+}
+
+#[test]
+fn names_of_lists_are_judged_together_with_rules() {
+    let policy = Policy::new(
+        Rules {
+            rules: rules(&["deep.api.bad.test"], &["ok.bad.test"]),
+            names: listed(
+                &["bad.test", "=one.test", "*.below.test", "!fine.bad.test"],
+                &["api.bad.test"],
+            ),
+        },
+        None,
+        None,
+        Vec::new(),
+    );
+    assert_eq!(policy.default_action(), Action::Allow);
+    check_names(
+        &policy,
+        &[
+            ("bad.test", "block"),
+            ("x.bad.test", "block"),
+            ("api.bad.test", "allow"),
+            ("x.deep.api.bad.test", "block"),
+            ("ok.bad.test", "allow"),
+            ("x.fine.bad.test", "allow"),
+            ("one.test", "block"),
+            ("x.one.test", "allow"),
+            ("below.test", "allow"),
+            ("x.below.test", "block"),
+            ("test", "allow"),
+        ],
+    );
+    let judgement = policy.name(&domain("x.below.test"), &[]);
+    assert_eq!(judgement.rule.unwrap().cite(), "list.txt:3: *.below.test");
+    // Only what is given one by one is looked up beforehand.
+    let blocked: Vec<String> = policy.blocked_names().map(ToString::to_string).collect();
+    assert_eq!(blocked, ["deep.api.bad.test"]);
+}
+
+#[test]
+fn an_allow_list_blocks_the_rest_unless_it_is_one_of_exceptions() {
+    use Action::{Allow, Block};
+    let default = |block: &[&str], allow: &[&str], names: Names| {
+        let rules = rules(block, allow);
+        Policy::new(Rules { rules, names }, None, None, Vec::new()).default_action()
+    };
+    for (block, allow, listed, expected) in [
+        (&[][..], &[][..], listed(&["a.test"], &[]), Allow),
+        (&[], &[], listed(&["a.test", "!b.test"], &[]), Allow),
+        (&[], &[], listed(&[], &["a.test"]), Block),
+        (&[], &[], listed(&[], &["!a.test"]), Allow),
+        (&["test"], &[], listed(&[], &["a.test"]), Allow),
+        (&["test"], &[], listed(&[], &["a.test", "b.example"]), Block),
+        (&["a.test:22"], &[], listed(&[], &["a.test"]), Allow),
+        (&[], &["x.a.test"], listed(&["a.test"], &[]), Allow),
+        (&[], &["x.a.test"], listed(&["=a.test"], &[]), Block),
+        (&[], &[], listed(&["*.a.test"], &["a.test"]), Block),
+        (&[], &[], listed(&["*.a.test"], &["=x.a.test"]), Allow),
+        (&[], &[], listed(&[], &["=localhost"]), Allow),
+    ] {
+        assert_eq!(
+            default(block, allow, listed),
+            expected,
+            "{block:?} {allow:?}"
+        );
+    }
 }

@@ -68,7 +68,7 @@ struct Entry<'l> {
     #[serde(flatten)]
     act: Details<'l>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<&'l str>,
+    rule: Option<String>,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<String>,
@@ -233,7 +233,7 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
         layer,
         qname: observation.act.name().map(ToString::to_string),
         act: details(&observation.act),
-        rule: observation.rule.as_ref().map(|rule| rule.source.as_str()),
+        rule: observation.rule.as_ref().map(|rule| rule.cite()),
         reason: match observation.reason {
             Reason::Rule => "rule",
             Reason::Alias => "alias",

@@ -45,7 +45,7 @@ pub(super) fn of(observation: &Observation, default: Action, style: Style) -> St
     };
     line.key("firewallMethod", &method);
     if let Some(rule) = &observation.rule {
-        line.key("rule", &Quoted(rule.source.as_bytes()));
+        line.key("rule", &Quoted(rule.cite().as_bytes()));
     }
     if let Some(matched) = &observation.matched {
         line.key("matched", &Rooted(matched));

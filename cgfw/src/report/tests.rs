@@ -9,7 +9,7 @@ use crate::event::{
     QueryKey, Service, Sign,
 };
 use crate::ledger::Ledger;
-use crate::policy::{Domain, Rule, Transport};
+use crate::policy::{Domain, Rule, Source, Transport};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000 + seconds, 123_456_789)
@@ -20,12 +20,22 @@ fn rule(flag: &str, pattern: &str) -> Rule {
         "--block" => Action::Block,
         _ => Action::Allow,
     };
-    Rule::parse(pattern, action, format!("{flag} {pattern}")).unwrap()
+    Rule::parse(
+        pattern,
+        action,
+        Source::argument(format!("{flag} {pattern}")),
+    )
+    .unwrap()
 }
 
 fn policy(rules: &[(&str, &str)]) -> Arc<Policy> {
     let rules = rules.iter().map(|(flag, pattern)| rule(flag, pattern));
-    Arc::new(Policy::new(rules.collect(), None, None, Vec::new()))
+    Arc::new(Policy::new(
+        rules.collect::<Vec<_>>(),
+        None,
+        None,
+        Vec::new(),
+    ))
 }
 
 fn words(command: &str) -> Vec<Vec<u8>> {

@@ -346,7 +346,7 @@ fn grounds(total: &Total) -> Vec<String> {
     let rule = total
         .rule
         .as_ref()
-        .map(|rule| Plain(rule.source.as_bytes()).to_string());
+        .map(|rule| Plain(rule.cite().as_bytes()).to_string());
     let reason = match (total.verdict, &total.delegated) {
         (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => rule,
         (Verdict::Allowed, _) => None,

@@ -20,7 +20,7 @@ use crate::cli::Run as Settings;
 use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
-use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
+use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports, Rule};
 use crate::report::{Privileges, Protection, Report, Start, Style, Verbosity};
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
@@ -193,11 +193,7 @@ pub(super) fn tell_the_start(
 ) {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
-    let rules: Vec<String> = settings
-        .rules
-        .iter()
-        .map(|rule| rule.source.clone())
-        .collect();
+    let rules: Vec<String> = settings.rules.iter().map(Rule::cite).collect();
     report.start(&Start {
         time: SystemTime::now(),
         policy,

@@ -1,7 +1,7 @@
 //! Any query with any reply.
 
 use cgfw::dns::replay;
-use cgfw::policy::{Action, Domain, Policy, Rule};
+use cgfw::policy::{Action, Domain, Policy, Rule, Source};
 use hickory_proto::op::{Header, MessageType};
 use hickory_proto::serialize::binary::BinDecodable as _;
 
@@ -34,7 +34,7 @@ fn policy() -> Policy {
         ("api.github.com", Action::Allow),
     ];
     let rules = rules.map(|(text, action)| {
-        Rule::parse(text, action, text.to_owned()).expect("the rules are well-formed")
+        Rule::parse(text, action, Source::argument(text)).expect("the rules are well-formed")
     });
     let search = Domain::parse("corp.test").expect("the suffix is well-formed");
     Policy::new(rules.into(), None, None, vec![search])

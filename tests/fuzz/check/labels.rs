@@ -1,7 +1,7 @@
 //! Any octets as names, in rules, in a question and in the aliases of its answer.
 
 use cgfw::dns::replay;
-use cgfw::policy::{Action, Domain, Pattern, Policy, Rule, Scope};
+use cgfw::policy::{Action, Domain, Pattern, Policy, Rule, Scope, Source};
 
 use super::reference::{Labels, longest, matched};
 
@@ -95,10 +95,10 @@ impl Case {
             ports: None,
             transport: None,
             action: *action,
-            source: "a rule".to_owned(),
+            source: Source::argument("a rule"),
         });
         let search = self.search.iter().map(domain).collect();
-        Policy::new(rules.collect(), Some(self.default), None, search)
+        Policy::new(rules.collect::<Vec<_>>(), Some(self.default), None, search)
     }
 
     fn query(&self) -> Vec<u8> {

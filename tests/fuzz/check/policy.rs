@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cgfw::cli::{self, Invocation};
 use cgfw::policy::{
-    Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Transport, UnixSocket,
+    Action, Domain, ParseRuleError, Pattern, Policy, Rule, Scope, Source, Transport, UnixSocket,
     normal_path,
 };
 
@@ -92,7 +92,7 @@ fn socket(text: &str) -> Option<UnixSocket> {
 }
 
 fn parse(text: &str, action: Action) -> Result<Rule, ParseRuleError> {
-    Rule::parse(text, action, String::new())
+    Rule::parse(text, action, Source::default())
 }
 
 /// The labels of `text`, if there can be no doubt that it is the name of a host.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::dns::tcp::{read_message, write_message};
 use crate::dns::{Proxy, Sockets, serve};
 use crate::event::{self, Event, Fact, QueryKey};
-use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Transport};
+use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Source, Transport};
 
 /// As long as one waits for nothing to happen.
 pub(super) const SOON: Duration = Duration::from_millis(300);
@@ -34,9 +34,9 @@ pub(super) async fn eventually(mut is_so: impl FnMut() -> bool) {
 
 pub(super) fn policy(block: &[&str], allow: &[&str]) -> Policy {
     let rule = |text: &str, action, option: &str| {
-        Rule::parse(text, action, format!("{option} {text}")).unwrap()
+        Rule::parse(text, action, Source::argument(format!("{option} {text}"))).unwrap()
     };
-    let rules = block
+    let rules: Vec<Rule> = block
         .iter()
         .map(|text| rule(text, Action::Block, "--block"))
         .chain(

@@ -395,7 +395,7 @@ async fn a_query_is_reported_with_everything_about_it() {
     assert_eq!(fact.qname.to_string(), "x.test");
     assert_eq!(fact.qtype, "A");
     assert_eq!(fact.verdict, Verdict::Allowed);
-    assert_eq!(fact.rule.unwrap().source, "--allow x.test");
+    assert_eq!(fact.rule.unwrap().cite(), "--allow x.test");
     assert_eq!(fact.matched, None);
     assert_eq!(fact.cname_chain, [super::lab::domain("y.test")]);
     assert_eq!(fact.rcode, "NOERROR");

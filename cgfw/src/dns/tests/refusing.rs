@@ -52,7 +52,7 @@ async fn a_blocked_name_does_not_exist_in_any_type_and_is_never_forwarded() {
     assert_eq!(queries.len(), 2 * types.len() + 1);
     for fact in queries {
         assert_eq!(fact.verdict, Verdict::Blocked);
-        assert_eq!(fact.rule.unwrap().source, "--block github.com");
+        assert_eq!(fact.rule.unwrap().cite(), "--block github.com");
         assert_eq!(fact.rcode, "NXDOMAIN");
         assert_eq!((fact.upstream, fact.answers.len()), (None, 0));
     }
@@ -114,7 +114,7 @@ async fn audit_forwards_everything_and_says_what_it_would_have_done() {
         assert_eq!(ede(&got), None);
         let fact = lab.queries().remove(0);
         assert_eq!(fact.verdict, Verdict::WouldBlock, "{name}");
-        assert_eq!(fact.rule.unwrap().source, "--block *.github.com");
+        assert_eq!(fact.rule.unwrap().cite(), "--block *.github.com");
         assert_eq!(fact.matched, matched.map(domain));
         assert_eq!(fact.answers, [ip(address)]);
         let pin = (

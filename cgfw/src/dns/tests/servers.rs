@@ -262,7 +262,7 @@ async fn a_blocked_server_is_not_asked() {
     assert!(chosen.seen().is_empty());
     let fact = lab.queries().remove(0);
     assert_eq!(fact.verdict, Verdict::Blocked);
-    assert_eq!(fact.rule.unwrap().source, format!("--block {rule}"));
+    assert_eq!(fact.rule.unwrap().cite(), format!("--block {rule}"));
     // The rule speaks of UDP only.
     let got = lab.tcp(&query("x.test.", RecordType::A)).await;
     assert_eq!(got.answers, records(&ZONE));
