@@ -222,10 +222,6 @@ impl Listed {
         count.ilog2().saturating_sub(PER_BUCKET).clamp(1, 30)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The rules that are written for just the name with these wire labels, those that
     /// block first.
     pub(super) fn rules(&self, wire: &[u8]) -> impl Iterator<Item = Arc<Rule>> {
@@ -316,7 +312,7 @@ mod tests {
         names.begin(place("d.txt", Action::Block));
         names.add(&wire("x.test"), Scope::Below, block, 2).unwrap();
         let listed = names.index();
-        assert_eq!(listed.len(), 4);
+        assert_eq!(listed.entries.len(), 4);
         assert_eq!(
             cited(&listed, "x.test"),
             ["a.txt:3: x.test", "d.txt:2: *.x.test", "a.txt:9: =x.test"]

@@ -12,6 +12,7 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 */
 
 mod domain;
+mod given;
 mod listed;
 mod networks;
 mod ports;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
+pub use self::given::Given;
 use self::listed::Listed;
 pub use self::listed::{Names, TooManyLines};
 use self::networks::Networks;
