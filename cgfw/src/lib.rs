@@ -4,7 +4,8 @@ cgfw runs a command in a filtered cgroup.
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
 [`sources`], [`report`].
-[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
+[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes. [`learn`] runs
+nothing: it reads what was reported.
 */
 
 pub mod bpf;
@@ -15,6 +16,7 @@ pub mod dns;
 pub mod event;
 pub mod exit;
 pub mod host;
+pub mod learn;
 pub mod ledger;
 pub mod peers;
 pub mod pins;
@@ -28,6 +30,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -59,10 +62,25 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             log_to_stderr(&settings);
             run::run(&settings)
         }
-        Invocation::Why(_) | Invocation::Check(_) | Invocation::Learn(_) | Invocation::Schema => {
+        Invocation::Learn(settings) => {
+            let learned = learn::learn(&settings)?;
+            for note in &learned.notes {
+                exit::complain(note);
+            }
+            print(&learned.policy)
+        }
+        Invocation::Why(_) | Invocation::Check(_) | Invocation::Schema => {
             anyhow::bail!("this subcommand is being written")
         }
     }
+}
+
+/// Write what was asked for to stdout.
+fn print(text: &str) -> anyhow::Result<u8> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write to stdout")?;
+    Ok(0)
 }
 
 /// Our own log, and that of the eBPF programs and the libraries from -vvv on.

@@ -38,9 +38,10 @@ impl Pins {
                     Some(rules) => rules.merge(ports),
                     None => ports.clone(),
                 };
+                // Not if a rule allows it: that has to prevail over what else leads there.
                 let as_unknown = by_rules.is_none()
                     && policy.unresolved(address) == Action::Allow
-                    && merged.uniform() == Some(Action::Allow);
+                    && merged == Ports::by_default(Action::Allow);
                 if as_unknown {
                     return None;
                 }
@@ -126,6 +127,18 @@ mod tests {
             pins.add(&policy, address(), &name(&policy, "github.com")),
             None
         );
+    }
+
+    #[test]
+    fn what_a_rule_allows_on_this_host_stays_allowed_when_another_name_leads_there() {
+        let policy = policy(&[], &["a.example", "b.example:80"]);
+        let loopback = "127.0.0.1".parse().unwrap();
+        for names in [["a.example", "b.example"], ["b.example", "a.example"]] {
+            let mut pins = Pins::default();
+            let told = names.map(|one| pins.add(&policy, loopback, &name(&policy, one)));
+            let last = told.into_iter().flatten().last().unwrap();
+            assert_eq!(last.at(Transport::Tcp, 443), Action::Allow, "{names:?}");
+        }
     }
 
     #[test]

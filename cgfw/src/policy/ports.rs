@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::Action;
 
 /// What a port belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     Tcp,
     Udp,

@@ -38,7 +38,7 @@ pub enum Pattern {
 }
 
 /// How far the pattern of a domain reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// `github.com`: the name and everything below it.
     Subtree,

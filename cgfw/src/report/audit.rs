@@ -20,7 +20,7 @@ use crate::ledger::{Act, Observation, Reason, Totals};
 use crate::policy::{Action, DirectIp, Domain};
 
 /// Raised when a field changes its meaning or vanishes, not when one is added.
-const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
 

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use crate::event::Process;
 
 /// Text as it is, but for what is not visible and not UTF-8.
-pub(super) struct Plain<'t>(pub(super) &'t [u8]);
+pub(crate) struct Plain<'t>(pub(crate) &'t [u8]);
 
 /// The same as a string in double quotes, whose quotes and backslashes are escaped.
 pub(super) struct Quoted<'t>(pub(super) &'t [u8]);
@@ -48,14 +48,14 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &[u8], special: &str) -> fmt:
 
 /// Whether a terminal shows the character as itself: neither a control, format,
 /// private, unassigned nor combining character, nor a space other than the ASCII one.
-pub(super) fn is_visible(c: char) -> bool {
+pub(crate) fn is_visible(c: char) -> bool {
     // What `escape_debug` escapes, but for the three that it escapes as Rust does.
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 /// The command line as one would type it into a shell, unescaped: bytes, as they were.
 /// A name in brackets, as ps(1) has it, if there is none (or it was overwritten).
-pub(super) fn command_line(argv: &[Vec<u8>], comm: &[u8], truncated: bool) -> Vec<u8> {
+pub(crate) fn command_line(argv: &[Vec<u8>], comm: &[u8], truncated: bool) -> Vec<u8> {
     if argv.iter().all(Vec::is_empty) {
         return [b"[", comm, b"]"].concat();
     }

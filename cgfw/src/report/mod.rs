@@ -16,6 +16,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub(crate) use self::audit::SCHEMA as AUDIT_SCHEMA;
+pub(crate) use self::escape::{Plain, command_line, is_visible};
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
 use crate::event::{Moved, Outcome, Verdict};
@@ -253,7 +255,7 @@ impl Report {
     }
 
     fn say(&mut self, message: &str) {
-        let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
+        let line = format!("cgfw: {}\n", Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
 }
