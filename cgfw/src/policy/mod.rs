@@ -12,8 +12,11 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 */
 
 mod domain;
+mod file;
 mod given;
+mod list;
 mod listed;
+mod mistake;
 mod networks;
 mod ports;
 mod rule;
@@ -28,9 +31,12 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
+pub use self::file::{ListFile, PolicyFile, SCHEMA};
 pub use self::given::Given;
+pub use self::list::{Entry, LeftOut, ListParser, MAX_LINE};
 use self::listed::Listed;
 pub use self::listed::{Names, TooManyLines};
+pub use self::mistake::Mistake;
 use self::networks::Networks;
 use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};

@@ -450,7 +450,7 @@ fn parse_network(text: &str) -> Result<IpNet, ParseRuleError> {
 }
 
 /// Whether `inet_aton` might read the label as a number.
-fn is_numeric(label: &[u8]) -> bool {
+pub(super) fn is_numeric(label: &[u8]) -> bool {
     match label.strip_prefix(b"0x") {
         Some(digits) => digits.iter().all(u8::is_ascii_hexdigit),
         None => label.iter().all(u8::is_ascii_digit),
