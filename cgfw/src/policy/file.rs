@@ -68,7 +68,12 @@ impl PolicyFile {
             Mistake::within(name, &text, valid..valid + 1, reason)
         })?;
         let newlines = text.match_indices('\n').map(|(at, _)| at).collect();
-        File { name, text, newlines }.parse()
+        File {
+            name,
+            text,
+            newlines,
+        }
+        .parse()
     }
 }
 
@@ -95,6 +100,7 @@ struct Document {
     direct_ip: Option<Direct>,
     /// The rules. The longest match wins, in whatever order they are; on a tie, block does.
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<RuleTable>"))]
     rule: Vec<Table>,
 }
 
@@ -142,11 +148,11 @@ struct RuleTable {
     allow_file: Option<Spanned<Texts>>,
     /// Why, for whoever runs into the rule.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", length(min = 1)))]
+    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
     reason: Option<Spanned<String>>,
     /// Whom to turn to.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", length(min = 1)))]
+    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
     owner: Option<Spanned<String>>,
 }
 
@@ -245,10 +251,18 @@ impl File<'_> {
             owner: self.text_of(table.owner)?,
         });
         let subjects = [
-            table.block.map(|texts| Subject::Patterns(Action::Block, texts)),
-            table.allow.map(|texts| Subject::Patterns(Action::Allow, texts)),
-            table.block_file.map(|texts| Subject::Lists(Action::Block, texts)),
-            table.allow_file.map(|texts| Subject::Lists(Action::Allow, texts)),
+            table
+                .block
+                .map(|texts| Subject::Patterns(Action::Block, texts)),
+            table
+                .allow
+                .map(|texts| Subject::Patterns(Action::Allow, texts)),
+            table
+                .block_file
+                .map(|texts| Subject::Lists(Action::Block, texts)),
+            table
+                .allow_file
+                .map(|texts| Subject::Lists(Action::Allow, texts)),
         ];
         let mut subjects = subjects.into_iter().flatten();
         let subject = subjects.next().ok_or_else(|| {
@@ -308,9 +322,7 @@ impl File<'_> {
 
     fn text_of(&self, text: Option<Spanned<String>>) -> Result<Option<String>, Mistake> {
         match text {
-            Some(text) if text.get_ref().trim().is_empty() => {
-                Err(self.mistake(text.span(), EMPTY))
-            }
+            Some(text) if text.get_ref().trim().is_empty() => Err(self.mistake(text.span(), EMPTY)),
             text => Ok(text.map(Spanned::into_inner)),
         }
     }

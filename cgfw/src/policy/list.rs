@@ -196,28 +196,32 @@ impl ListParser {
             self.is_adblock = true;
             return Ok(());
         }
-        self.is_adblock |= text.starts_with("||") || text.starts_with("@@");
-        if self.is_adblock {
-            return self.adblock_list(text, receive);
+        if text.starts_with('#') && !(self.is_adblock && is_cosmetic(text)) {
+            return Ok(());
         }
-        // Files may have any name, but are no directories.
+        self.is_adblock |= text.starts_with("||") || text.starts_with("@@");
+        // Sockets may have any name, but are no directories.
         let is_socket = text.starts_with(['/', '@']) && !is_regex(text);
-        if is_socket && self.action == Action::Allow {
+        if is_socket && self.action == Action::Allow && !self.is_adblock {
             return self.pattern(text, Scope::Subtree, self.action, receive);
         }
         if let Some(names) = names_of_hosts_line(text) {
             return self.hosts(text, names, receive);
+        }
+        let is_adblock = is_cosmetic(text) || is_regex(text);
+        if self.is_adblock || is_adblock || text.starts_with('|') || text.ends_with('^') {
+            return self.adblock(text, receive);
         }
         if let Some((key, rest)) = text.split_once("=/")
             && matches!(key, "address" | "server" | "local")
         {
             return self.dnsmasq(key, rest, receive);
         }
-        if is_cosmetic(text) || is_regex(text) || text.starts_with('|') || text.ends_with('^') {
-            return self.adblock(text, receive);
-        }
         if text.starts_with('<') {
-            return Err(Stop::wrong(text, "this looks like a web page and not like a list"));
+            return Err(Stop::wrong(
+                text,
+                "this looks like a web page and not like a list",
+            ));
         }
         if text.contains(|c: char| c.is_ascii_whitespace()) {
             let reason = "a line holds one pattern, or an address and names as in a hosts file";
@@ -233,7 +237,9 @@ impl ListParser {
         names: &'t str,
         receive: &mut impl FnMut(Entry<'_>) -> Result<(), E>,
     ) -> Result<(), Stop<'t, E>> {
-        let names = names.split_once('#').map_or(names, |(names, _comment)| names);
+        let names = names
+            .split_once('#')
+            .map_or(names, |(names, _comment)| names);
         for name in names.split_ascii_whitespace() {
             if plain(name.as_bytes(), &mut self.wire).is_some_and(is_local) {
                 continue;
@@ -268,19 +274,6 @@ impl ListParser {
             self.pattern(name, Scope::Subtree, action, receive)?;
         }
         Ok(())
-    }
-
-    /// A line of an Adblock list, which may be one of a hosts file: both come in one list.
-    fn adblock_list<'t, E>(
-        &mut self,
-        text: &'t str,
-        receive: &mut impl FnMut(Entry<'_>) -> Result<(), E>,
-    ) -> Result<(), Stop<'t, E>> {
-        match names_of_hosts_line(text) {
-            Some(names) => self.hosts(text, names, receive),
-            None if text.starts_with('#') && !is_cosmetic(text) => Ok(()),
-            None => self.adblock(text, receive),
-        }
     }
 
     /// `||NAME^`, `@@||NAME^`, `|NAME^` for just that name, and all that is left out.
@@ -328,7 +321,12 @@ impl ListParser {
     ) -> Result<(), Stop<'t, E>> {
         let line = self.line;
         if let Some(wire) = plain(text.as_bytes(), &mut self.wire) {
-            let name = Entry::Name { wire, scope, action, line };
+            let name = Entry::Name {
+                wire,
+                scope,
+                action,
+                line,
+            };
             return receive(name).map_err(Stop::Receiver);
         }
         let parsed = match scope {
@@ -343,7 +341,12 @@ impl ListParser {
                 let Some(wire) = ldh(text.as_bytes(), &mut self.wire) else {
                     return Err(Stop::wrong(text, DomainError::Idna));
                 };
-                let name = Entry::Name { wire, scope, action, line };
+                let name = Entry::Name {
+                    wire,
+                    scope,
+                    action,
+                    line,
+                };
                 receive(name).map_err(Stop::Receiver)
             }
             Err(error) => Err(Stop::wrong(text, error)),
@@ -396,8 +399,7 @@ fn opposite(action: Action) -> Action {
 
 /// What stands before `#`, if that begins a word.
 fn without_comment(line: &[u8]) -> &[u8] {
-    let is_comment =
-        |pair: &[u8]| pair[1] == b'#' && pair[0].is_ascii_whitespace();
+    let is_comment = |pair: &[u8]| pair[1] == b'#' && pair[0].is_ascii_whitespace();
     match line.windows(2).position(is_comment) {
         Some(at) => line[..at].trim_ascii_end(),
         None => line,
@@ -422,7 +424,10 @@ fn printable<E>(line: &[u8]) -> Result<&str, Stop<'_, E>> {
         Err(_other_encoding) if is_comment => Ok("#"),
         Err(error) => {
             let at = error.valid_up_to();
-            Err(Stop::wrong(&line[at..=at], "not UTF-8: this does not look like a list"))
+            Err(Stop::wrong(
+                &line[at..=at],
+                "not UTF-8: this does not look like a list",
+            ))
         }
     }
 }
@@ -431,16 +436,22 @@ fn printable<E>(line: &[u8]) -> Result<&str, Stop<'_, E>> {
 /// has a zone behind it (RFC 4007 section 11), as in `fe80::1%lo0 localhost`.
 fn names_of_hosts_line(text: &str) -> Option<&str> {
     let (first, names) = text.split_once(|c: char| c.is_ascii_whitespace())?;
-    let address = first.split_once('%').map_or(first, |(address, _zone)| address);
+    let address = first
+        .split_once('%')
+        .map_or(first, |(address, _zone)| address);
     address.parse::<IpAddr>().is_ok().then_some(names)
 }
 
 /// `[Adblock Plus 2.0]`, and what others write there.
 fn is_header(text: &str) -> bool {
-    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     inside.is_some_and(|inside| {
         let inside = inside.to_ascii_lowercase();
-        ["adblock", "adguard", "ublock"].iter().any(|name| inside.starts_with(name))
+        ["adblock", "adguard", "ublock"]
+            .iter()
+            .any(|name| inside.starts_with(name))
     })
 }
 
@@ -468,9 +479,14 @@ fn whole_host(text: &str) -> Option<&str> {
         None => (text, None),
     };
     let is_harmless = modifiers.is_none_or(|modifiers| {
-        modifiers.split(',').all(|modifier| HARMLESS.contains(&modifier))
+        modifiers
+            .split(',')
+            .all(|modifier| HARMLESS.contains(&modifier))
     });
-    let host = pattern.strip_suffix('|').unwrap_or(pattern).strip_suffix('^')?;
+    let host = pattern
+        .strip_suffix('|')
+        .unwrap_or(pattern)
+        .strip_suffix('^')?;
     let is_host = !host.contains(['/', '*', '^', '|', '?', '=', '&', '~', ',']);
     (is_harmless && is_host).then_some(host)
 }

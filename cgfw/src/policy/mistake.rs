@@ -55,8 +55,8 @@ impl Mistake {
     ) -> Self {
         let start = wrong.start.min(text.len());
         let end = wrong.end.clamp(start, text.len());
-        let [before, marked, after] = [&text[..start], &text[start..end], &text[end..]]
-            .map(String::from_utf8_lossy);
+        let [before, marked, after] =
+            [&text[..start], &text[start..end], &text[end..]].map(String::from_utf8_lossy);
         let column = before.chars().count() + 1;
         let hidden = column.saturating_sub(1 + BEFORE);
         let ellipsis = if hidden > 0 { "…" } else { "" };
@@ -84,7 +84,10 @@ impl Mistake {
     ) -> Self {
         let text = text.as_bytes();
         let start = wrong.start.min(text.len());
-        let line = 1 + text[..start].iter().filter(|octet| **octet == b'\n').count();
+        let line = 1 + text[..start]
+            .iter()
+            .filter(|octet| **octet == b'\n')
+            .count();
         let from = text[..start].iter().rposition(|octet| *octet == b'\n');
         let from = from.map_or(0, |newline| newline + 1);
         let length = text[from..].iter().position(|octet| *octet == b'\n');
@@ -134,7 +137,10 @@ mod tests {
         let text = "one\nzwei\n\tä = é é\n";
         let at = text.find("é é").unwrap();
         let mistake = Mistake::within("f", text, at..at + 5, "no");
-        assert_eq!(mistake.to_string(), "f:3:6: no\n  |\n3 |  ä = é é\n  |      ^^^");
+        assert_eq!(
+            mistake.to_string(),
+            "f:3:6: no\n  |\n3 |  ä = é é\n  |      ^^^"
+        );
         let end = Mistake::within("f", text, text.len()..text.len(), "no");
         assert_eq!(end.to_string(), "f:4:1: no\n  |\n4 | \n  | ^");
     }
@@ -144,7 +150,10 @@ mod tests {
         let text = "x".repeat(1000);
         let shown = Mistake::new("f", 1, text.as_bytes(), 500..900, "no").to_string();
         assert!(shown.starts_with("f:1:501: no\n"), "{shown}");
-        assert!(shown.lines().all(|line| line.chars().count() < 140), "{shown}");
+        assert!(
+            shown.lines().all(|line| line.chars().count() < 140),
+            "{shown}"
+        );
         let marked = format!("{}{}", " ".repeat(BEFORE + 1), "^".repeat(MARKED + 1));
         assert!(shown.ends_with(&format!(" | {marked}")), "{shown}");
     }
