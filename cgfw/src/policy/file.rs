@@ -100,6 +100,7 @@ struct Document {
     direct_ip: Option<Direct>,
     /// The rules. The longest match wins, in whatever order they are; on a tie, block does.
     #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Vec<RuleTable>"))]
     rule: Vec<Table>,
 }
 
@@ -147,11 +148,11 @@ struct RuleTable {
     allow_file: Option<Spanned<Texts>>,
     /// Why, for whoever runs into the rule.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", length(min = 1)))]
+    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
     reason: Option<Spanned<String>>,
     /// Whom to turn to.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", length(min = 1)))]
+    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
     owner: Option<Spanned<String>>,
 }
 
