@@ -240,6 +240,22 @@ impl From<Vec<Rule>> for Rules {
 }
 
 impl Rules {
+    /// Take in what a line of a list says.
+    pub fn enter(&mut self, entry: Entry<'_>) -> Result<(), TooManyLines> {
+        match entry {
+            Entry::Name {
+                wire,
+                scope,
+                action,
+                line,
+            } => self.names.add(wire, scope, action, line),
+            Entry::Rule(rule) => {
+                self.rules.push(rule);
+                Ok(())
+            }
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rules.len() + self.names.len()
