@@ -117,7 +117,8 @@ fn files_and_arguments_hold_together() {
     let with_argument = [&files[..], &["--block", "api.github.com"]].concat();
     check(&lab, &with_argument, "api.github.com", false);
     let with_default = [&files[..], &["--default", "block"]].concat();
-    check(&lab, &with_default, "notgithub.com", false);
+    check(&lab, &files, "203.0.113.21", true);
+    check(&lab, &with_default, "203.0.113.21", false);
 }
 
 #[test]
