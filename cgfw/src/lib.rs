@@ -69,7 +69,8 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             }
             print(&learned.policy)
         }
-        Invocation::Why(_) | Invocation::Check(_) | Invocation::Schema => {
+        Invocation::Schema => print(policy::SCHEMA),
+        Invocation::Why(_) | Invocation::Check(_) => {
             anyhow::bail!("this subcommand is being written")
         }
     }

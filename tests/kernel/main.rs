@@ -26,6 +26,7 @@ mod evasion;
 mod examples;
 mod files;
 mod lab;
+mod learn;
 mod load;
 #[cfg(not(debug_assertions))]
 mod measured;

@@ -317,10 +317,10 @@ fn connected(ip: IpAddr) -> IpAddr {
 }
 
 /// The domain that somebody registered: one label below a public suffix, such as `co.uk`
-/// or `github.io`. `None` for a name that is in none, or is no host name.
+/// or `github.io`. `None` for a name that is in none, or is no host's: `arpa` has addresses.
 fn registrable(name: &Domain) -> Option<Domain> {
     let text = name.to_string();
-    if text.contains('\\') {
+    if text.contains('\\') || text.ends_with(".arpa") {
         return None;
     }
     let domain = DEFAULT_PROVIDER.effective_tld_plus_one(&text).ok()?;

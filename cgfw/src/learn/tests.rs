@@ -10,7 +10,9 @@ use super::needs::Needs;
 use super::seen::Seen;
 use super::text::Text;
 use crate::pins::Pins;
-use crate::policy::{Action, Domain, Policy, Ports, Rule, Source, Transport, UnixSocket};
+use crate::policy::{
+    Action, Domain, Policy, PolicyFile, Ports, Rule, Source, Transport, UnixSocket,
+};
 
 fn seen(lines: &[Value]) -> Seen {
     let mut seen = Seen::default();
@@ -278,6 +280,7 @@ fn domains_are_generalised_up_to_the_public_suffix_and_only_when_asked() {
         dns("one.github.io", &[]),
         dns("co.uk", &[]),
         dns("localhost", &[]),
+        dns("1.2.0.192.in-addr.arpa", &[]),
         dns(r"a\.b.example.com", &[]),
         dns("x.blocked.com", &[]),
         with(
@@ -293,6 +296,7 @@ fn domains_are_generalised_up_to_the_public_suffix_and_only_when_asked() {
     assert_eq!(
         rules(&lines, true),
         [
+            "=1.2.0.192.in-addr.arpa",
             "=x.blocked.com",
             "=metadata.cloud.com:80/tcp",
             "=www.cloud.com:443/tcp",
@@ -364,6 +368,41 @@ allow = "127.0.0.1:80/tcp" # others do the network there
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(text, expected);
+}
+
+#[test]
+fn the_policy_is_read_as_what_was_learned() {
+    let socket = |socket| {
+        with(
+            dns("unused.test", &[]),
+            json!({"event": "delegation", "verdict": "allowed", "reason": "delegation", "socket": socket}),
+        )
+    };
+    let lines = [
+        start("1", &["x\n\"", "\u{85}\u{2028}\0"]),
+        dns(r"a\.b\000.test", &["192.0.2.1"]),
+        contact(Some(r"a\.b\000.test"), "192.0.2.1 443", "tcp"),
+        contact(None, "2001:db8::1 53", "udp"),
+        socket("/run/it's \"quoted\" \\ \u{7f}\u{202e}\n x"),
+        socket("@\0\t\u{1b}"),
+    ];
+    let seen = seen(&lines);
+    let needs = Needs::of(&seen, false);
+    let text = Text {
+        seen: &seen,
+        needs: &needs,
+    }
+    .to_string();
+    let file = PolicyFile::parse("learned", text.as_bytes()).unwrap();
+    assert_eq!(file.default, Some(Action::Block));
+    let texts = |rules: &mut dyn Iterator<Item = &Rule>| -> Vec<String> {
+        rules.map(Rule::to_string).collect()
+    };
+    assert_eq!(
+        texts(&mut file.rules.iter()),
+        texts(&mut needs.rules.iter().map(|need| &need.rule))
+    );
+    assert_eq!(file.rules.len(), 4);
 }
 
 #[test]
