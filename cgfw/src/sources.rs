@@ -21,6 +21,7 @@ use crate::policy::{
 const MAX_LIST: u64 = 256 << 20;
 /// No policy may have more octets: it is kept whole while it is read.
 const MAX_POLICY: u64 = 16 << 20;
+const TOO_LONG: &str = "leave out what no run needs";
 /// Lists are read in pieces of so many octets.
 const PIECE: usize = 1 << 18;
 /// So many mistakes of a file are told of; the rest is counted.
@@ -131,15 +132,12 @@ impl Loaded {
     fn policy(&mut self, path: &Path, wrong: &mut Vec<String>) -> anyhow::Result<PolicyFile> {
         let name = path.display().to_string();
         let mut content = Vec::new();
-        self.open(path)?
-            .take(MAX_POLICY + 1)
+        let (file, _size) = self.open(path)?;
+        file.take(MAX_POLICY + 1)
             .read_to_end(&mut content)
             .with_context(|| format!("cannot read {name}"))?;
-        ensure!(
-            content.len() as u64 <= MAX_POLICY,
-            "{name}: a policy has at most {} MiB; put long lists into files of their own",
-            MAX_POLICY >> 20
-        );
+        let remedy = "put long lists into files of their own";
+        ensure_size(&name, content.len() as u64, MAX_POLICY, remedy)?;
         let mut file = PolicyFile::parse(&name, &content)?;
         self.origins.push(format!(
             "--policy {name} ({})",
@@ -185,12 +183,48 @@ impl Loaded {
     ) -> anyhow::Result<()> {
         let place = Arc::new(place);
         let name = &place.name;
-        let mut reader = BufReader::with_capacity(PIECE, self.open(path)?.take(MAX_LIST + 1));
-        let before = self.rules.len();
+        let (before, mistakes) = (self.rules.len(), wrong.len());
         self.rules.names.begin(Arc::clone(&place));
         let mut parser = ListParser::new(Arc::clone(&place), action);
-        let mut mistakes = 0;
-        let mut octets = 0;
+        self.lines(path, name, &mut parser, wrong)?;
+        if let Some(left_out) = parser.left_out() {
+            self.notes.push(format!(
+                "{name}: left out {}, not about whole hosts; the first is line {}: {}",
+                counted(left_out.count as usize, "line"),
+                left_out.line,
+                left_out.text
+            ));
+        }
+        let count = self.rules.len() - before;
+        let is_empty = count == 0 && wrong.len() == mistakes;
+        let remedy = "leave it out if that is meant";
+        match action {
+            Action::Allow if is_empty => {
+                bail!("{name}: the list is empty and would allow nothing; {remedy}")
+            }
+            Action::Block if is_empty => self.notes.push(format!(
+                "{name}: the list is empty and blocks nothing; {remedy}"
+            )),
+            Action::Allow | Action::Block => {}
+        }
+        self.origins
+            .push(format!("{origin} ({})", counted(count, "pattern")));
+        Ok(())
+    }
+
+    /// Enter what the lines of a list say.
+    fn lines(
+        &mut self,
+        path: &Path,
+        name: &str,
+        parser: &mut ListParser,
+        wrong: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        let (file, size) = self.open(path)?;
+        // Not read in vain. A pipe has no size, and shows when it is too long.
+        ensure_size(name, size, MAX_LIST, TOO_LONG)?;
+        let mut reader = BufReader::with_capacity(PIECE, file.take(MAX_LIST + 1));
+        let (mut octets, mut mistakes) = (0, 0);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -200,14 +234,10 @@ impl Loaded {
                 .read_until(b'\n', &mut line)
                 .with_context(|| format!("cannot read {name}"))?;
             octets += length as u64;
+            ensure_size(name, octets, MAX_LIST, TOO_LONG)?;
             if length == 0 {
                 break;
             }
-            ensure!(
-                octets <= MAX_LIST,
-                "{name}: a list has at most {} MiB; leave out what no run needs",
-                MAX_LIST >> 20
-            );
             let entered = parser.line(&line, |entry| {
                 Ok::<_, anyhow::Error>(self.rules.enter(entry)?)
             });
@@ -218,49 +248,34 @@ impl Loaded {
                 }
                 // What is no list at all need not be read to its end.
                 if length > MAX_LINE || line.contains(&0) {
-                    return Ok(());
+                    break;
                 }
             }
         }
         if mistakes > MISTAKES {
-            wrong.push(format!(
-                "{name}: and {}",
-                counted(mistakes - MISTAKES, "more mistake")
-            ));
+            let more = counted(mistakes - MISTAKES, "more mistake");
+            wrong.push(format!("{name}: and {more}"));
         }
-        if let Some(left_out) = parser.left_out() {
-            self.notes.push(format!(
-                "{name}: left out {}, not about whole hosts; the first is line {}: {}",
-                counted(left_out.count as usize, "line"),
-                left_out.line,
-                left_out.text
-            ));
-        }
-        let count = self.rules.len() - before;
-        if count == 0 && mistakes == 0 {
-            let remedy = "leave it out if that is meant";
-            match action {
-                Action::Allow => {
-                    bail!("{name}: the list is empty and would allow nothing; {remedy}")
-                }
-                Action::Block => self.notes.push(format!(
-                    "{name}: the list is empty and blocks nothing; {remedy}"
-                )),
-            }
-        }
-        self.origins
-            .push(format!("{origin} ({})", counted(count, "pattern")));
         Ok(())
     }
 
-    fn open(&mut self, path: &Path) -> anyhow::Result<Box<dyn Read>> {
+    /// Open a file, which has so many octets if it is a regular one.
+    fn open(&mut self, path: &Path) -> anyhow::Result<(Box<dyn Read>, u64)> {
         if path.as_os_str() == "-" {
-            return Ok(Box::new(io::stdin()));
+            return Ok((Box::new(io::stdin()), 0));
         }
-        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let cannot_open = || format!("cannot open {}", path.display());
+        let file = File::open(path).with_context(cannot_open)?;
         self.files.push(path.to_owned());
-        Ok(Box::new(file))
+        let size = file.metadata().with_context(cannot_open)?.len();
+        Ok((Box::new(file), size))
     }
+}
+
+fn ensure_size(name: &str, size: u64, most: u64, remedy: &str) -> anyhow::Result<()> {
+    let most_mib = most >> 20;
+    ensure!(size <= most, "{name}: longer than {most_mib} MiB; {remedy}");
+    Ok(())
 }
 
 fn counted(count: usize, what: &str) -> String {

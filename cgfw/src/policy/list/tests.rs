@@ -276,7 +276,6 @@ fn garbage_is_no_list() {
         b"b\xfccher.test",
         "list:1:2: not UTF-8: this does not look like a list",
     );
-    says_of(Action::Block, "a.test\u{a0}# x\n", &["1 Block a.test"]);
     let (entries, _) = read(b"# b\xfccher\na.test # b\xfccher\n! b\xfc\n", Action::Block).unwrap();
     assert_eq!(entries, ["2 Block a.test"]);
     let long = "a".repeat(MAX_LINE + 1);
@@ -285,7 +284,7 @@ fn garbage_is_no_list() {
         "list:1:1: a line of a list has at most 65536 octets",
     );
     assert!(
-        read(long[..MAX_LINE].as_bytes(), Action::Block)
+        read(&long.as_bytes()[..MAX_LINE], Action::Block)
             .unwrap_err()
             .contains("255 octets")
     );
@@ -355,10 +354,11 @@ proptest! {
         ]
     ) {
         if let Some(wire) = plain(text.as_bytes(), &mut [0; MAX_WIRE]) {
-            prop_assert_eq!(slow(&text).as_deref(), Some(wire), "{:?}", text);
+            let slow = slow(&text);
+            prop_assert_eq!(slow.as_deref(), Some(wire), "{:?}", text);
         } else if let Some(wire) = slow(&text) {
             // What it leaves to the slow way is rare.
-            let is_rare = !text.is_ascii() || text.to_ascii_lowercase().contains("xn--");
+            let is_rare = !text.is_ascii() || text.contains('\\') || text.to_ascii_lowercase().contains("xn--");
             prop_assert!(is_rare || text.trim() != text, "{:?} {:?}", text, wire);
         }
     }
@@ -368,7 +368,7 @@ proptest! {
         let name = labels.join(".");
         prop_assume!(plain(name.as_bytes(), &mut [0; MAX_WIRE]).is_some());
         for (line, expected) in [
-            (format!("{name}"), format!("1 Block {name}")),
+            (name.clone(), format!("1 Block {name}")),
             (format!(" {name}\t# c\r\n"), format!("1 Block {name}")),
             (format!("{name}.\n"), format!("1 Block {name}")),
             (format!("*.{name}"), format!("1 Block *.{name}")),

@@ -196,25 +196,26 @@ impl ListParser {
             self.is_adblock = true;
             return Ok(());
         }
-        self.is_adblock |= text.starts_with("||") || text.starts_with("@@");
-        if self.is_adblock {
-            return self.adblock_list(text, receive);
+        if text.starts_with('#') && !(self.is_adblock && is_cosmetic(text)) {
+            return Ok(());
         }
-        // Files may have any name, but are no directories.
+        self.is_adblock |= text.starts_with("||") || text.starts_with("@@");
+        // Sockets may have any name, but are no directories.
         let is_socket = text.starts_with(['/', '@']) && !is_regex(text);
-        if is_socket && self.action == Action::Allow {
+        if is_socket && self.action == Action::Allow && !self.is_adblock {
             return self.pattern(text, Scope::Subtree, self.action, receive);
         }
         if let Some(names) = names_of_hosts_line(text) {
             return self.hosts(text, names, receive);
         }
+        let is_adblock = is_cosmetic(text) || is_regex(text);
+        if self.is_adblock || is_adblock || text.starts_with('|') || text.ends_with('^') {
+            return self.adblock(text, receive);
+        }
         if let Some((key, rest)) = text.split_once("=/")
             && matches!(key, "address" | "server" | "local")
         {
             return self.dnsmasq(key, rest, receive);
-        }
-        if is_cosmetic(text) || is_regex(text) || text.starts_with('|') || text.ends_with('^') {
-            return self.adblock(text, receive);
         }
         if text.starts_with('<') {
             return Err(Stop::wrong(
@@ -273,19 +274,6 @@ impl ListParser {
             self.pattern(name, Scope::Subtree, action, receive)?;
         }
         Ok(())
-    }
-
-    /// A line of an Adblock list, which may be one of a hosts file: both come in one list.
-    fn adblock_list<'t, E>(
-        &mut self,
-        text: &'t str,
-        receive: &mut impl FnMut(Entry<'_>) -> Result<(), E>,
-    ) -> Result<(), Stop<'t, E>> {
-        match names_of_hosts_line(text) {
-            Some(names) => self.hosts(text, names, receive),
-            None if text.starts_with('#') && !is_cosmetic(text) => Ok(()),
-            None => self.adblock(text, receive),
-        }
     }
 
     /// `||NAME^`, `@@||NAME^`, `|NAME^` for just that name, and all that is left out.
