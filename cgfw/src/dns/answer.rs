@@ -25,6 +25,8 @@ pub(super) enum Why {
 
 /// The longest EXTRA-TEXT, in octets: with the longest name the answer still fits in 512.
 const MAX_TEXT: usize = 200;
+/// The longest name of an owner in it, in octets.
+const MAX_OWNER: usize = 64;
 /// Without EDNS (RFC 1035 section 4.2.1).
 const PLAIN_UDP: u16 = 512;
 
@@ -186,7 +188,7 @@ pub(super) fn bypasses_pins(record_type: RecordType) -> bool {
 }
 
 /// Why a name was refused, for people: the rule and, if it was an alias, which one; why the
-/// rule is there, as far as there is room, and whom to ask.
+/// rule is there, as far as there is room (RFC 8914 section 2 wants it short), and whom to ask.
 pub(super) fn explain(judgement: &Judgement) -> String {
     let rule = judgement.rule.as_deref();
     let mut text = rule.map_or("not allowed by any rule".to_owned(), |rule| {
@@ -195,16 +197,17 @@ pub(super) fn explain(judgement: &Judgement) -> String {
     if let Some(name) = &judgement.matched {
         text = format!("{name} is {text}");
     }
-    let owner = rule.and_then(Rule::owner);
-    let owner = owner.map_or_else(String::new, |owner| format!(" (owner {owner})"));
-    let (mut text, owner) = (visible(&text), visible(&owner));
+    let mut text = visible(&text);
+    let owner = rule
+        .and_then(Rule::owner)
+        .map_or_else(String::new, |owner| {
+            format!(" (owner {})", cut(&visible(owner), MAX_OWNER))
+        });
+    let room = MAX_TEXT - owner.len();
     if let Some(why) = rule.and_then(Rule::reason) {
-        let why = visible(&format!(": {why}"));
-        text += &cut(&why, MAX_TEXT.saturating_sub(text.len() + owner.len()));
+        text = format!("{text}: {}", visible(why));
     }
-    // Whom to ask is worth more than the end of a long path.
-    text = cut(&text, MAX_TEXT.saturating_sub(owner.len())).into_owned();
-    text + &owner
+    format!("{}{owner}", cut(&text, room))
 }
 
 /// The text in at most so many octets, with an ellipsis where its end is missing.
@@ -213,20 +216,18 @@ fn cut(text: &str, octets: usize) -> Cow<'_, str> {
     if text.len() <= octets {
         return text.into();
     }
-    match octets.checked_sub(ELLIPSIS.len_utf8()) {
-        Some(kept) => format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(kept)]).into(),
-        None => "".into(),
-    }
+    let kept = octets.saturating_sub(ELLIPSIS.len_utf8());
+    format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(kept)]).into()
 }
 
-/// Without what a terminal would obey: clients print the text as it comes.
+/// With what a terminal would obey escaped: clients print the text as it comes.
 fn visible(text: &str) -> String {
-    let escaped = |c: char| c.is_control().then(|| c.escape_debug());
     let mut visible = String::with_capacity(text.len());
     for c in text.chars() {
-        match escaped(c) {
-            Some(escaped) => visible.extend(escaped),
-            None => visible.push(c),
+        if c.is_control() {
+            visible.extend(c.escape_debug());
+        } else {
+            visible.push(c);
         }
     }
     visible

@@ -249,7 +249,7 @@ async fn a_client_is_told_why_the_rule_is_there_and_whom_to_ask() {
             "team-git",
             format!(
                 "blocked by policy.toml:7: github.com: {}… (owner team-git)",
-                &long[..140]
+                &long[..142]
             ),
         ),
         (
@@ -262,7 +262,10 @@ async fn a_client_is_told_why_the_rule_is_there_and_whom_to_ask() {
             "policy.toml",
             "short",
             &long,
-            format!(" (owner {}…", &long[..189]),
+            format!(
+                "blocked by policy.toml:7: github.com: short (owner {}…)",
+                &long[..61]
+            ),
         ),
     ] {
         let lab = Setup::new(written(file, reason, owner), &[&upstream]).start();
