@@ -115,12 +115,13 @@ fn with_lists(rules: &[Rule], listed: u8) -> Rules {
             ..Place::default()
         }));
         for (number, rule) in numbered.clone().filter(|(_, rule)| rule.action == action) {
-            match &rule.pattern {
-                Pattern::Domain { name, scope } if is_listed(number, rule) => {
-                    let names = &mut made.names;
-                    names.add(name.as_wire(), *scope, action, number).unwrap();
-                }
-                _ => made.rules.push(rule.clone()),
+            if let Pattern::Domain { name, scope } = &rule.pattern
+                && is_listed(number, rule)
+            {
+                let names = &mut made.names;
+                names.add(name.as_wire(), *scope, action, number).unwrap();
+            } else {
+                made.rules.push(rule.clone());
             }
         }
     }
