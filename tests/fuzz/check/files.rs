@@ -103,7 +103,7 @@ fn labels(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn read_policy(content: &[u8]) {
     match PolicyFile::parse("", content) {
         Ok(file) => {
-            let lines = 1 + content.iter().filter(|octet| **octet == b'\n').count();
+            let lines = content.split(|octet| *octet == b'\n').count();
             let rules = file.rules.iter().map(|rule| rule.source.line);
             let lists = file.lists.iter().map(|list| list.line);
             for line in rules.chain(lists) {
@@ -115,11 +115,11 @@ fn read_policy(content: &[u8]) {
             }
         }
         Err(mistake) => {
-            let lines = content.iter().filter(|octet| **octet == b'\n').count();
+            let lines = content.split(|octet| *octet == b'\n').count();
             let shown = mistake.to_string();
             let line = shown.split(':').nth(1).and_then(|line| line.parse().ok());
             assert!(
-                line.is_some_and(|line: usize| (1..=lines + 1).contains(&line)),
+                line.is_some_and(|line: usize| (1..=lines).contains(&line)),
                 "{shown}"
             );
             check_mistake(
