@@ -125,27 +125,12 @@ impl<'t> Sections<'t> {
 
 /// Everything that keeps the run from being called clean, as clauses.
 fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
-    let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
         Fate::Ended | Fate::Awaited => 0,
     };
-    let blocked = length(&sections.blocked);
-    let would_block = length(&sections.would_block);
     let unjudged = totals.targets().filter(|(_, total)| total.unjudged).count();
-    [
-        counted(
-            blocked,
-            "target was",
-            "targets were",
-            &format!("blocked{}", turn_to(&sections.blocked)),
-        ),
-        counted(
-            would_block,
-            "target",
-            "targets",
-            &format!("would be blocked{}", turn_to(&sections.would_block)),
-        ),
+    let gaps = [
         counted(
             unjudged,
             "contact was",
@@ -178,17 +163,39 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losse
             "processes were",
             "moved out of the cgroup",
         ),
+    ];
+    refusals(sections)
+        .into_iter()
+        .chain(gaps)
+        .flatten()
+        .chain(unseen(sections))
+        .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
+        .chain(
+            end.caveats
+                .iter()
+                .map(|text| Plain(text.as_bytes()).to_string()),
+        )
+        .collect()
+}
+
+/// The clauses on what was refused, with whom to ask.
+fn refusals(sections: &Sections<'_>) -> [Option<String>; 2] {
+    let (blocked, would_block) = (&sections.blocked, &sections.would_block);
+    let asking = |what: &str, rows| format!("{what}{}", turn_to(rows));
+    [
+        counted(
+            blocked.len(),
+            "target was",
+            "targets were",
+            &asking("blocked", blocked),
+        ),
+        counted(
+            would_block.len(),
+            "target",
+            "targets",
+            &asking("would be blocked", would_block),
+        ),
     ]
-    .into_iter()
-    .flatten()
-    .chain(unseen(sections))
-    .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
-    .chain(
-        end.caveats
-            .iter()
-            .map(|text| Plain(text.as_bytes()).to_string()),
-    )
-    .collect()
 }
 
 /// How many processes were moved out, at least.
