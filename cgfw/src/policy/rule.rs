@@ -163,6 +163,16 @@ impl Rule {
         }
     }
 
+    /// Why the rule is there, in its author's words.
+    pub fn reason(&self) -> Option<&str> {
+        self.source.place.reason.as_deref()
+    }
+
+    /// The team to turn to.
+    pub fn owner(&self) -> Option<&str> {
+        self.source.place.owner.as_deref()
+    }
+
     /// Whether the rule is an exception that a list makes for itself.
     pub(super) fn is_exception_of_list(&self) -> bool {
         let list = self.source.place.list;
