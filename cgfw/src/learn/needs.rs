@@ -125,11 +125,12 @@ impl Needs {
             },
         ) in uses.limits()
         {
-            let purpose = match target {
-                Target::Socket(_) => Purpose::Delegation,
-                _ if is_delegated => Purpose::Delegation,
-                _ if uses.ports.is_empty() => Purpose::Lookup,
-                _ => Purpose::Contact,
+            let purpose = if is_delegated || matches!(target, Target::Socket(_)) {
+                Purpose::Delegation
+            } else if uses.ports.is_empty() {
+                Purpose::Lookup
+            } else {
+                Purpose::Contact
             };
             let rule = target.pattern().map(|pattern| Rule {
                 pattern,
@@ -239,7 +240,9 @@ impl Uses {
         let is_unlimited = |(transport, _): &(Transport, u16)| *transport == Transport::Other;
         if self.ports.keys().any(is_unlimited) {
             let mut all = Use::default();
-            self.ports.values().for_each(|used| all.merge(used));
+            for used in self.ports.values() {
+                all.merge(used);
+            }
             return vec![((None, None), all)];
         }
         if self.ports.is_empty() {
@@ -283,7 +286,9 @@ impl Uses {
         if ranges.first().is_some_and(|(range, _)| range.contains(&0)) {
             // Port 0 has no name in rules, but one without ports includes it.
             let mut all = Use::default();
-            ranges.iter().for_each(|(_, used)| all.merge(used));
+            for (_, used) in &ranges {
+                all.merge(used);
+            }
             return vec![(None, all)];
         }
         let some = |(range, used)| (Some(range), used);
@@ -320,7 +325,8 @@ fn connected(ip: IpAddr) -> IpAddr {
 /// or `github.io`. `None` for a name that is in none, or is no host's: `arpa` has addresses.
 fn registrable(name: &Domain) -> Option<Domain> {
     let text = name.to_string();
-    if text.contains('\\') || text.ends_with(".arpa") {
+    let is_reverse = name.labels().last() == Some(b"arpa");
+    if text.contains('\\') || is_reverse {
         return None;
     }
     let domain = DEFAULT_PROVIDER.effective_tld_plus_one(&text).ok()?;

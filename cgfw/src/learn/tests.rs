@@ -73,156 +73,111 @@ fn with(mut line: Value, changes: Value) -> Value {
     line
 }
 
+/// Something that another process does, seen where `line` says.
+fn delegated(line: Value) -> Value {
+    let changes = json!({"event": "delegation", "verdict": "allowed", "reason": "delegation"});
+    with(line, changes)
+}
+
+fn socket(socket: &str) -> Value {
+    with(
+        delegated(dns("unused.test", &[])),
+        json!({"socket": socket}),
+    )
+}
+
 #[test]
-fn each_act_needs_the_narrowest_rule_that_permits_it() {
-    let name = || dns("a.test", &["192.0.2.1", "2001:db8::1"]);
-    let to_name = |to, proto| contact(Some("a.test"), to, proto);
-    let at = |to, proto| contact(None, to, proto);
-    let delegation = |line| {
-        with(
-            line,
-            json!({"event": "delegation", "verdict": "allowed", "reason": "delegation"}),
-        )
-    };
-    let socket = |socket| {
-        with(
-            dns("unused.test", &[]),
-            json!({"event": "delegation", "verdict": "allowed", "reason": "delegation", "socket": socket}),
-        )
-    };
-    for (lines, expected) in [
-        (vec![name()], &["=a.test"][..]),
+fn a_name_needs_the_ports_that_it_was_used_with() {
+    let looked_up = || dns("a.test", &["192.0.2.1", "2001:db8::1"]);
+    let to = |to, proto| contact(Some("a.test"), to, proto);
+    for (contacts, expected) in [
+        (vec![], "=a.test"),
+        (vec![to("192.0.2.1 443", "tcp")], "=a.test:443/tcp"),
         (
-            vec![name(), to_name("192.0.2.1 443", "tcp")],
-            &["=a.test:443/tcp"],
-        ),
-        // Both families, both protocols and ports next to each other are one each.
-        (
-            vec![
-                name(),
-                to_name("192.0.2.1 443", "tcp"),
-                to_name("2001:db8::1 443", "tcp"),
-                to_name("192.0.2.1 443", "udp"),
-                to_name("192.0.2.1 80", "tcp"),
-            ],
-            &["=a.test:80/tcp", "=a.test:443"],
+            vec![to("192.0.2.1 80", "tcp"), to("2001:db8::1 80", "tcp")],
+            "=a.test:80/tcp",
         ),
         (
-            vec![
-                name(),
-                to_name("192.0.2.1 81", "tcp"),
-                to_name("192.0.2.1 80", "tcp"),
-            ],
-            &["=a.test:80-81/tcp"],
+            vec![to("192.0.2.1 443", "udp"), to("192.0.2.1 443", "tcp")],
+            "=a.test:443",
+        ),
+        (
+            vec![to("192.0.2.1 81", "tcp"), to("192.0.2.1 80", "tcp")],
+            "=a.test:80-81/tcp",
+        ),
+        (
+            vec![to("192.0.2.1 9", "udp"), to("192.0.2.1 80", "tcp")],
+            "=a.test:80/tcp =a.test:9/udp",
         ),
         // Protocols without ports leave nothing to be limited.
         (
-            vec![
-                name(),
-                to_name("192.0.2.1 0", "icmp"),
-                to_name("192.0.2.1 80", "tcp"),
-            ],
-            &["=a.test"],
+            vec![to("192.0.2.1 0", "icmp"), to("192.0.2.1 80", "tcp")],
+            "=a.test",
         ),
+        (vec![to("192.0.2.1 0", "udp")], "=a.test/udp"),
+        (vec![to("192.0.2.1 7", "udplite")], "=a.test:7/udp"),
         (
-            vec![name(), to_name("192.0.2.1 0", "udp")],
-            &["=a.test/udp"],
-        ),
-        (
-            vec![name(), to_name("192.0.2.1 7", "udplite")],
-            &["=a.test:7/udp"],
+            vec![delegated(with(
+                to("192.0.2.1 3128", "tcp"),
+                json!({"via": "http_proxy"}),
+            ))],
+            "=a.test:3128/tcp",
         ),
         // No answer led there, whatever the log says.
         (
-            vec![to_name("192.0.2.1 443", "tcp")],
-            &["192.0.2.1:443/tcp"],
-        ),
-        (
-            vec![
-                dns("a.test", &["192.0.2.2"]),
-                to_name("192.0.2.1 443", "tcp"),
-            ],
-            &["=a.test", "192.0.2.1:443/tcp"],
-        ),
-        (vec![at("2001:db8::9 22", "tcp")], &["[2001:db8::9]:22/tcp"]),
-        (
-            vec![at("::ffff:192.0.2.1 22", "tcp")],
-            &["192.0.2.1:22/tcp"],
-        ),
-        (vec![at("192.0.2.1 0", "icmp")], &["192.0.2.1"]),
-        // Loopback and the host's own addresses are always allowed.
-        (
-            vec![
-                at("127.0.0.1 8080", "tcp"),
-                at("::1 1", "tcp"),
-                at("0.0.0.0 1", "tcp"),
-            ],
-            &[],
-        ),
-        (
-            vec![
-                start("1", &["x"]),
-                with(at("192.0.2.10 22", "tcp"), json!({"verdict": "allowed"})),
-            ],
-            &[],
-        ),
-        (
-            vec![
-                with(start("1", &["x"]), json!({"direct_ip": "private"})),
-                with(at("10.0.0.1 22", "tcp"), json!({"verdict": "allowed"})),
-            ],
-            &["10.0.0.1:22/tcp"],
-        ),
-        // What others do is acknowledged, there too.
-        (
-            vec![delegation(at("127.0.0.1 8080", "tcp"))],
-            &["127.0.0.1:8080/tcp"],
-        ),
-        (
-            vec![delegation(at("0.0.0.0 8080", "tcp"))],
-            &["127.0.0.1:8080/tcp"],
-        ),
-        (
-            vec![
-                name(),
-                delegation(with(
-                    to_name("192.0.2.1 3128", "tcp"),
-                    json!({"via": "http_proxy"}),
-                )),
-            ],
-            &["=a.test:3128/tcp"],
-        ),
-        (
-            vec![socket("/run/docker.sock"), socket("@x y"), socket("@x y")],
-            &["/run/docker.sock", "@x y"],
-        ),
-        // Names that host names are not made of.
-        (
-            vec![dns(r"a\.b.test", &[]), dns("xn--bcher-kva.test", &[])],
-            &[r"=a\.b.test", "=xn--bcher-kva.test"],
-        ),
-        // In the order of domains, addresses, sockets.
-        (
-            vec![
-                socket("/a"),
-                at("192.0.2.9 22", "tcp"),
-                dns("z.a.test", &[]),
-                dns("b.test", &[]),
-                dns("a.test", &[]),
-                dns("a.example", &[]),
-            ],
-            &[
-                "=a.example",
-                "=a.test",
-                "=z.a.test",
-                "=b.test",
-                "192.0.2.9:22/tcp",
-                "/a",
-            ],
+            vec![to("192.0.2.9 443", "tcp")],
+            "=a.test 192.0.2.9:443/tcp",
         ),
     ] {
-        assert_eq!(rules(&lines, false), expected);
+        let lines: Vec<Value> = contacts.into_iter().chain([looked_up()]).collect();
+        assert_eq!(rules(&lines, false).join(" "), expected);
     }
+}
+
+#[test]
+fn an_address_without_a_name_needs_a_rule_unless_it_is_this_host() {
+    let at = |to| contact(None, to, "tcp");
+    let allowed = |line| with(line, json!({"verdict": "allowed"}));
+    let private = || with(start("1", &["x"]), json!({"direct_ip": "private"}));
+    for (lines, expected) in [
+        (vec![at("2001:db8::9 22")], "[2001:db8::9]:22/tcp"),
+        (vec![at("::ffff:192.0.2.1 22")], "192.0.2.1:22/tcp"),
+        (vec![contact(None, "192.0.2.1 0", "icmp")], "192.0.2.1"),
+        (vec![at("127.0.0.1 80"), at("::1 1"), at("0.0.0.0 1")], ""),
+        // What is allowed although everything unknown is blocked is the host's own.
+        (vec![start("1", &["x"]), allowed(at("192.0.2.10 22"))], ""),
+        (
+            vec![private(), allowed(at("10.0.0.1 22"))],
+            "10.0.0.1:22/tcp",
+        ),
+        // What others do there is acknowledged.
+        (vec![delegated(at("127.0.0.1 80"))], "127.0.0.1:80/tcp"),
+        (vec![delegated(at("0.0.0.0 80"))], "127.0.0.1:80/tcp"),
+        (
+            vec![socket("/run/a"), socket("@b"), socket("@b")],
+            "/run/a @b",
+        ),
+    ] {
+        assert_eq!(rules(&lines, false).join(" "), expected);
+    }
+}
+
+#[test]
+fn rules_are_in_the_order_of_domains_addresses_and_sockets() {
+    let lines = [
+        socket("/a"),
+        contact(None, "192.0.2.9 22", "tcp"),
+        dns("z.a.test", &[]),
+        dns("b.test", &[]),
+        dns("a.test", &[]),
+        dns(r"a\.b.test", &[]),
+        dns("xn--bcher-kva.test", &[]),
+        dns("a.example", &[]),
+    ];
+    assert_eq!(
+        rules(&lines, false).join(" "),
+        r"=a.example =a.test =z.a.test =a\.b.test =b.test =xn--bcher-kva.test 192.0.2.9:22/tcp /a"
+    );
 }
 
 #[test]
@@ -343,7 +298,7 @@ fn the_policy_names_runs_and_commands() {
     }
     .to_string();
     let expected = format!(
-        r##"# Learned by cgfw {} from:
+        r#"# Learned by cgfw {} from:
 #   run 1a2b: ./deploy.sh --fast
 #   run 1: (the log has no start of this run)
 version = 1
@@ -364,7 +319,7 @@ allow = "=only.test" # only looked up
 # curl 127.0.0.1
 [[rule]]
 allow = "127.0.0.1:80/tcp" # others do the network there
-"##,
+"#,
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(text, expected);
@@ -372,12 +327,6 @@ allow = "127.0.0.1:80/tcp" # others do the network there
 
 #[test]
 fn the_policy_is_read_as_what_was_learned() {
-    let socket = |socket| {
-        with(
-            dns("unused.test", &[]),
-            json!({"event": "delegation", "verdict": "allowed", "reason": "delegation", "socket": socket}),
-        )
-    };
     let lines = [
         start("1", &["x\n\"", "\u{85}\u{2028}\0"]),
         dns(r"a\.b\000.test", &["192.0.2.1"]),
@@ -543,9 +492,10 @@ fn name(number: usize) -> Domain {
 /// The addresses that a name leads to, by number: its own one, and where names share
 /// addresses that of the next name as well.
 fn answers(name: usize, shared: bool) -> Vec<usize> {
-    match shared {
-        true => vec![name, (name + 1) % 6],
-        false => vec![name],
+    if shared {
+        vec![name, (name + 1) % 6]
+    } else {
+        vec![name]
     }
 }
 
