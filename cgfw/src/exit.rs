@@ -14,6 +14,8 @@ pub const CANNOT_EXECUTE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// The command succeeded and something was blocked, under `--fail-on-block`.
 pub const BLOCKED: u8 = 120;
+/// `cgfw policy check --fail-on-warning` had something to warn of.
+pub const WARNED: u8 = 1;
 
 /// The exit code of a run. `instead` is what replaces the success of the command, and nothing
 /// else: what `--fail-on-block` demands if anything was blocked, or [`FAILED`] if something

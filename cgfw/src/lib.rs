@@ -4,12 +4,13 @@ cgfw runs a command in a filtered cgroup.
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
 [`sources`], [`report`].
-[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes. [`learn`] runs
-nothing: it reads what was reported.
+[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes. [`check`] and
+[`learn`] run nothing.
 */
 
 pub mod bpf;
 pub mod cgroup;
+pub mod check;
 pub mod child;
 pub mod cli;
 pub mod dns;
@@ -62,6 +63,14 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             log_to_stderr(&settings);
             run::run(&settings)
         }
+        Invocation::Check(settings) => {
+            let checked = check::check(&settings)?;
+            for note in &checked.notes {
+                exit::complain(note);
+            }
+            let fails = settings.fail_on_warning && checked.warnings > 0;
+            print(&checked.report).map(|done| if fails { exit::WARNED } else { done })
+        }
         Invocation::Learn(settings) => {
             let learned = learn::learn(&settings)?;
             for note in &learned.notes {
@@ -70,7 +79,7 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             print(&learned.policy)
         }
         Invocation::Schema => print(policy::SCHEMA),
-        Invocation::Why(_) | Invocation::Check(_) => {
+        Invocation::Why(_) => {
             anyhow::bail!("this subcommand is being written")
         }
     }

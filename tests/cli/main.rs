@@ -232,3 +232,125 @@ fn readable_by_all(path: &Path) -> bool {
     path.ancestors()
         .all(|part| fs::metadata(part).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))
 }
+
+/// A file in a place of its own, gone when dropped.
+struct Written(Mark);
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let mark = Mark::new();
+        fs::write(&mark.0, text).unwrap();
+        Self(mark)
+    }
+
+    fn path(&self) -> &str {
+        self.0.0.to_str().unwrap()
+    }
+}
+
+#[test]
+fn a_policy_is_checked_with_the_place_of_what_is_idle() {
+    let policy = Written::new(
+        "version = 1\n\
+         [[rule]]\n\
+         block = [\n  \"github.com\",\n  \"*.api.github.com\",\n]\n\
+         [[rule]]\n\
+         allow = \"github.com\"\n",
+    );
+    let (path, list) = (policy.path(), Written::new("a.test\na.test\n"));
+    let expected = format!(
+        "{path}:5: warning: block *.api.github.com is redundant: {path}:4: github.com blocks it \
+         as well\n\
+         {path}:8: warning: allow github.com is shadowed by {path}:4: github.com, which blocks it\n\
+         {list}:2: warning: block a.test is a duplicate of {list}:1: a.test\n\
+         5 rules, 3 warnings\n",
+        list = list.path()
+    );
+    let check = || {
+        cgfw()
+            .args(["policy", "check", path, "--block-file", list.path()])
+            .stdout(&*expected)
+    };
+    let output = check().run();
+    assert_eq!(output.stderr, "", "{output}");
+    check().arg("--fail-on-warning").status(1).run();
+    cgfw()
+        .args(["policy", "check", "--fail-on-warning", "-"])
+        .stdin("version = 1\n[[rule]]\nblock = \"github.com\"\n")
+        .stdout("1 rule, 0 warnings\n")
+        .run();
+}
+
+#[test]
+fn a_policy_that_is_wrong_is_an_error_whatever_else_it_is() {
+    let policy =
+        Written::new("version = 1\n[[rule]]\nblock = [\"a.test\", \"a.test\", \"a..b\"]\n");
+    let list = Written::new("a.test\nb..test\n");
+    cgfw()
+        .args([
+            "policy",
+            "check",
+            policy.path(),
+            "--block-file",
+            list.path(),
+        ])
+        .status(125)
+        .stdout("")
+        .stderr_has(format!("{}:3:30: ", policy.path()))
+        .stderr_has(format!("{}:2:1: ", list.path()))
+        .run();
+}
+
+#[test]
+fn more_warnings_than_anybody_reads_are_counted() {
+    let list = Written::new(&"a.test\n".repeat(1001));
+    let output = cgfw()
+        .args(["policy", "check", "--block-file", list.path()])
+        .stdout_has("\nand 900 more warnings\n1001 rules, 1000 warnings\n")
+        .run();
+    assert_eq!(output.stdout.lines().count(), 102, "{output}");
+}
+
+#[test]
+fn a_policy_is_learned_from_files_and_from_stdin() {
+    let start = r#"{"schema":1,"run":"1","event":"run_start","argv":["x"],"direct_ip":"block"}"#;
+    let dns = r#"{"schema":1,"run":"1","event":"dns","verdict":"would_block","reason":"default","qname":"a.test","pid":1,"argv":["dig"]}"#;
+    let end = r#"{"schema":1,"run":"1","event":"run_end"}"#;
+    let log = Written::new(&format!("{start}\n{end}\n"));
+    let learn = || cgfw().args(["policy", "learn", log.path()]);
+    learn()
+        .stdout_has("default = \"block\"\n")
+        .stderr_has("cgfw: nothing was contacted: the policy allows nothing\n")
+        .run();
+    learn()
+        .arg("-")
+        .stdin(&format!("{dns}\n"))
+        .stdout_has("\n# dig\n[[rule]]\nallow = \"=a.test\" # only looked up\n")
+        .run();
+    // Nothing is written that is only half of it.
+    for (last, why) in [
+        ("no line", "stdin:2: not a line of an audit log"),
+        ("{\"schema\":9}", "stdin:2: this is schema 9"),
+    ] {
+        learn()
+            .arg("-")
+            .stdin(&format!("{dns}\n{last}\n"))
+            .status(125)
+            .stdout("")
+            .stderr_has(why)
+            .run();
+    }
+    let missing = learn().arg("/missing.jsonl").status(125).stdout("").run();
+    assert!(
+        missing
+            .stderr
+            .starts_with("cgfw: cannot open /missing.jsonl: "),
+        "{missing}"
+    );
+}
+
+#[test]
+fn the_schema_of_policies_is_printed() {
+    let schema = include_str!("../../cgfw/src/policy/schema.json");
+    cgfw().args(["policy", "schema"]).stdout(schema).run();
+}

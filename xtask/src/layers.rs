@@ -82,6 +82,7 @@ const LAYERS: &[Layer] = &[
         &["aya", "nix", "std::env", "std::fs", "tokio"],
     ),
     layer("exit", &["event"], KERNEL),
+    layer("check", &["cli", "policy", "report", "sources"], KERNEL),
     layer("learn", &["cli", "policy", "report"], KERNEL),
     layer("run", ALL, &[]),
 ];

@@ -38,6 +38,8 @@ pub struct Names {
     hasher: RandomState,
     /// Only while it is not clear whether they are exceptions.
     allowed: Allowed,
+    /// All that was entered, if it is to be looked at one by one.
+    written: Option<Written>,
 }
 
 /// The lists together have more lines than can be numbered.
@@ -159,7 +161,70 @@ fn halves(hash: u64) -> [u32; 2] {
     [(hash >> 32) as u32, hash as u32]
 }
 
+/// Names of lists as they were entered: of each the length, the last word of its [`Entry`], and
+/// the wire labels.
+#[derive(Debug, Default)]
+pub(super) struct Written(Vec<u8>);
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WrittenName<'w> {
+    pub(super) wire: &'w [u8],
+    said: u32,
+}
+
+impl Written {
+    fn add(&mut self, wire: &[u8], entry: Entry) {
+        // No name is longer than 255 octets.
+        self.0.push(u8::try_from(wire.len()).unwrap_or(u8::MAX));
+        self.0.extend(entry.0[2].to_ne_bytes());
+        self.0.extend(wire);
+    }
+
+    /// In the order in which they were entered.
+    pub(super) fn names(&self) -> impl Iterator<Item = WrittenName<'_>> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (&length, tail) = rest.split_first()?;
+            let (said, tail) = tail.split_first_chunk()?;
+            let (wire, tail) = tail.split_at_checked(length.into())?;
+            rest = tail;
+            let said = u32::from_ne_bytes(*said);
+            Some(WrittenName { wire, said })
+        })
+    }
+}
+
+impl<'w> WrittenName<'w> {
+    pub(super) fn action(self) -> Action {
+        self.with_hash(0).action()
+    }
+
+    /// The name, and those above it.
+    pub(super) fn suffixes(self) -> impl Iterator<Item = &'w [u8]> {
+        let next = |wire: &&'w [u8]| wire.get(1 + usize::from(*wire.first()?)..);
+        std::iter::successors(Some(self.wire), next).take_while(|wire| !wire.is_empty())
+    }
+
+    fn with_hash(self, hash: u64) -> Entry {
+        let [high, low] = halves(hash);
+        Entry([high, low, self.said])
+    }
+}
+
 impl Names {
+    /// To be reviewed ([`super::Review`]), for which each name is kept.
+    pub fn remembering() -> Self {
+        Self {
+            written: Some(Written::default()),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn take_written(&mut self) -> Written {
+        self.written.take().unwrap_or_default()
+    }
+
     /// The names that follow are written in `place`.
     pub fn begin(&mut self, place: Arc<Place>) {
         self.places.push(First {
@@ -184,7 +249,11 @@ impl Names {
         }
         self.lines = self.lines.max(line);
         let hash = self.hasher.hash_one(wire);
-        self.entries.push(Entry::new(hash, scope, action, line));
+        let entry = Entry::new(hash, scope, action, line);
+        self.entries.push(entry);
+        if let Some(written) = &mut self.written {
+            written.add(wire, entry);
+        }
         let list = self.places.last().and_then(|first| first.place.list);
         if (list, action) == (Some(Action::Allow), Action::Allow) {
             self.allowed.add(wire, scope);
@@ -251,6 +320,18 @@ impl Listed {
         by_action(Action::Block)
             .chain(by_action(Action::Allow))
             .map(|entry| Arc::new(self.rule(wire, *entry)))
+    }
+
+    /// The rule that a name stands for.
+    pub(super) fn written(&self, name: WrittenName<'_>) -> Rule {
+        self.rule(name.wire, name.with_hash(0))
+    }
+
+    /// Whether neither the name nor one above it has another entry.
+    pub(super) fn is_alone(&self, name: WrittenName<'_>) -> bool {
+        let mut entries = name.suffixes().map(|suffix| self.entries_of(suffix));
+        let is_first = |own: &[Entry]| matches!(own, [only] if only.0[2] == name.said);
+        entries.next().is_some_and(is_first) && entries.all(<[Entry]>::is_empty)
     }
 
     fn entries_of(&self, wire: &[u8]) -> &[Entry] {

@@ -14,6 +14,7 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 mod domain;
 mod file;
 mod given;
+mod idle;
 mod list;
 mod listed;
 mod mistake;
@@ -33,6 +34,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub use self::domain::{Domain, DomainError};
 pub use self::file::{ListFile, PolicyFile, SCHEMA};
 pub use self::given::Given;
+pub use self::idle::{Because, Idle, Review};
 pub use self::list::{Entry, LeftOut, ListParser, MAX_LINE};
 use self::listed::Listed;
 pub use self::listed::{Names, TooManyLines};

@@ -105,7 +105,11 @@ fn rule() -> impl Strategy<Value = Rule> {
 /// The rules, and those of them in a list that can be: names for all ports, where `listed`
 /// says so.
 fn with_lists(rules: &[Rule], listed: u8) -> Rules {
-    let (numbered, mut made) = ((1_u32..).zip(rules), Rules::default());
+    let numbered = (1_u32..).zip(rules);
+    let mut made = Rules {
+        rules: Vec::new(),
+        names: Names::remembering(),
+    };
     let is_listed = |number: u32, rule: &Rule| {
         listed >> (number - 1) & 1 == 1 && rule.ports.is_none() && rule.transport.is_none()
     };
@@ -193,6 +197,44 @@ fn longest(
         Action::Block
     } else {
         Action::Allow
+    })
+}
+
+fn means_the_same(one: &Rule, other: &Rule) -> bool {
+    (one.action, one.to_string()) == (other.action, other.to_string())
+}
+
+/// Whether the verdict on the name of a rule, or on a name below it that has no rule, is
+/// another without the rules that mean the same.
+fn has_effect(rule: &Rule, rules: &[Rule], default: Action) -> bool {
+    let Pattern::Domain { name, scope } = &rule.pattern else {
+        return false;
+    };
+    let name: Vec<String> = name
+        .labels()
+        .map(|label| String::from_utf8(label.to_vec()).unwrap())
+        .collect();
+    let below = [&["z".to_owned()], &*name].concat();
+    let mut others = rules.to_vec();
+    others.retain(|other| !means_the_same(other, rule));
+    let places = [(name, Scope::Below), (below, Scope::Exact)];
+    let mut places = places.iter().filter(|(_, not)| not != scope);
+    places.any(|(place, _)| {
+        let verdict = |rules: &[Rule], transport, port| {
+            let by_rules = longest(rules, transport, port, |p| name_match(p, place));
+            // Where nothing is blocked by default, to be allowed is all there is. Otherwise
+            // a rule prevails, over what another name of an address has by default.
+            by_rules.or((default == Action::Allow).then_some(default))
+        };
+        let transports = [Transport::Tcp, Transport::Udp, Transport::Other];
+        transports.iter().any(|transport| {
+            let ports = PORTS
+                .iter()
+                .flat_map(|port| [*port, port.saturating_add(1)]);
+            ports
+                .chain([0])
+                .any(|port| verdict(rules, *transport, port) != verdict(&others, *transport, port))
+        })
     })
 }
 
@@ -357,6 +399,85 @@ proptest! {
         let made = with_lists(&rules, listed);
         let default = Policy::new(made, None, None, Vec::new()).default_action();
         prop_assert_eq!(default == Action::Allow, expected);
+    }
+
+    #[test]
+    fn without_a_rule_that_is_idle_everything_is_as_before(
+        rules in prop::collection::vec(rule(), 0..8),
+        listed in any::<u8>(),
+        default in prop::option::of(action()),
+        direct_ip in prop::option::of(prop_oneof![Just(DirectIp::Allow), Just(DirectIp::Block)]),
+        names in prop::collection::vec(labels(), 1..8),
+        addresses in prop::collection::vec(address(), 1..8),
+        transport in transport(),
+        port in port(),
+    ) {
+        let names: Vec<Domain> = names.iter().map(|labels| domain(labels)).collect();
+        let link_local = "169.254.169.254".parse().unwrap();
+        let verdicts = |rules: &[Rule]| {
+            let policy = Policy::new(rules.to_vec(), default, direct_ip, Vec::new());
+            let of_address = |address: &IpAddr| {
+                let judgement = policy.address(*address);
+                judgement.map_or(policy.unresolved(*address), |j| j.ports.at(transport, port))
+            };
+            let mut verdicts = vec![policy.default_action()];
+            verdicts.extend(addresses.iter().map(of_address));
+            for name in &names {
+                let aliases = names.iter().map(|alias| policy.name(name, std::slice::from_ref(alias)));
+                verdicts.extend(aliases.map(|judgement| judgement.ports.at(transport, port)));
+                let judgement = policy.name(name, &[]);
+                verdicts.extend(addresses.iter().chain([&link_local]).map(|address| {
+                    match policy.through_name(name, &judgement, *address) {
+                        Some(through) => through.ports.at(transport, port),
+                        None => of_address(address),
+                    }
+                }));
+            }
+            verdicts
+        };
+        let before = verdicts(&rules);
+        for idle in Review::new(with_lists(&rules, listed), default, direct_ip).idle() {
+            let mut others = rules.clone();
+            match idle.because {
+                Because::Duplicate(_) => {
+                    let at = others.iter().rposition(|rule| means_the_same(rule, &idle.rule));
+                    others.remove(at.unwrap());
+                }
+                Because::Shadowed(_) | Because::Redundant(_) | Because::Default => {
+                    others.retain(|rule| !means_the_same(rule, &idle.rule));
+                }
+            }
+            prop_assert!(others.len() < rules.len(), "{idle:?} is not there");
+            prop_assert_eq!(&verdicts(&others), &before, "{:?}", idle);
+        }
+    }
+
+    #[test]
+    fn every_rule_for_names_without_an_effect_is_idle(
+        rules in prop::collection::vec(rule(), 0..8),
+        listed in any::<u8>(),
+        default in action(),
+    ) {
+        let made = with_lists(&rules, listed);
+        let given = made.rules.clone();
+        let review = Review::new(made, Some(default), Some(DirectIp::Allow));
+        let idle: Vec<Idle> = review.idle().collect();
+        for rule in &rules {
+            let is_domain = matches!(rule.pattern, Pattern::Domain { .. });
+            let is_below = matches!(rule.pattern, Pattern::Domain { scope: Scope::Below, .. });
+            // Its addresses are looked up because of it.
+            let is_looked_up = rule.action == Action::Block && !is_below
+                && given.iter().any(|other| means_the_same(rule, other));
+            let found = idle.iter().any(|idle| {
+                means_the_same(&idle.rule, rule) && !matches!(idle.because, Because::Duplicate(_))
+            });
+            // It may be let to have link-local addresses.
+            let is_let = rule.action == Action::Allow && !is_below
+                && rules.iter().any(|other| other.action == Action::Block);
+            if is_domain && !is_looked_up && !is_let {
+                prop_assert_eq!(found, !has_effect(rule, &rules, default), "{}", rule);
+            }
+        }
     }
 
     #[test]

@@ -213,6 +213,24 @@ impl Rule {
         transports_meet && ports_meet && self.pattern.covers(&allow.pattern)
     }
 
+    /// Whether this rule speaks of all that `other` speaks of.
+    pub(super) fn does_all_of(&self, other: &Self) -> bool {
+        let has_ports = match (&self.ports, &other.ports) {
+            (None, _) => true,
+            (Some(own), Some(its)) => own.start() <= its.start() && its.end() <= own.end(),
+            (Some(_), None) => false,
+        };
+        let has_transport = self
+            .transport
+            .is_none_or(|own| other.transport == Some(own));
+        has_ports && has_transport && self.pattern.covers(&other.pattern)
+    }
+
+    /// Whether the rule speaks of one address and no more.
+    pub(super) fn is_single_address(&self) -> bool {
+        matches!(&self.pattern, Pattern::Network(net) if net.prefix_len() == net.max_prefix_len())
+    }
+
     /// Whether the rule can have no other meaning than to acknowledge delegations: what it
     /// allows is allowed by every policy that does not block it by name.
     pub(super) fn only_acknowledges(&self) -> bool {

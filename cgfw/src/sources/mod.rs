@@ -13,8 +13,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 
 use crate::policy::{
-    Action, DirectIp, Domain, Given, ListFile, ListParser, MAX_LINE, Place, Policy, PolicyFile,
-    Rule, Rules,
+    Action, DirectIp, Domain, Given, ListFile, ListParser, MAX_LINE, Names, Place, Policy,
+    PolicyFile, Rule, Rules,
 };
 
 /// No list may have more octets: some ten million names.
@@ -55,7 +55,24 @@ impl Loaded {
 /// With all that is wrong: files that cannot be read, lines that are not understood, a list
 /// that is to allow something and is empty, policies that contradict each other.
 pub fn load(given: &Given) -> anyhow::Result<Loaded> {
+    load_into(Names::default(), given)
+}
+
+/// [`load`], for a review: with the names of lists, one by one.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_to_review(given: &Given) -> anyhow::Result<Loaded> {
+    load_into(Names::remembering(), given)
+}
+
+fn load_into(names: Names, given: &Given) -> anyhow::Result<Loaded> {
     let mut loaded = Loaded {
+        rules: Rules {
+            rules: Vec::new(),
+            names,
+        },
         origins: given.rules.iter().map(Rule::cite).collect(),
         ..Loaded::default()
     };
