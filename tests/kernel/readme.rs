@@ -186,6 +186,8 @@ fn masked(line: &str) -> String {
     for key in ["\"time\":\"", "\"run\":\""] {
         line = mask(&line, key, |c| c != '"');
     }
+    // The run that a policy was learned from.
+    line = mask(&line, "#   run ", |c| c != ':');
     if line.starts_with("cgfw: ") {
         line = mask(&line, " after ", |c| is_digit(c) || " .ms".contains(c));
     }
