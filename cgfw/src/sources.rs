@@ -32,6 +32,16 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether `--default` was given, as argument or in a file.
+    pub fn says_default(&self) -> bool {
+        self.default.is_some()
+    }
+
+    /// The same for `--direct-ip`.
+    pub fn says_direct_ip(&self) -> bool {
+        self.direct_ip.is_some()
+    }
+
     /// The policy, told what suffixes the resolver appends to names.
     pub fn into_policy(self, search: Vec<Domain>) -> Policy {
         Policy::new(self.rules, self.default, self.direct_ip, search)

@@ -62,7 +62,12 @@ impl Judgement {
         let changes = self.changes();
         [Transport::Tcp, Transport::Udp, Transport::Other]
             .into_iter()
-            .flat_map(move |transport| changes.clone().into_iter().map(move |port| (transport, port)))
+            .flat_map(move |transport| {
+                changes
+                    .clone()
+                    .into_iter()
+                    .map(move |port| (transport, port))
+            })
     }
 
     fn candidate<'j>(
@@ -146,7 +151,9 @@ mod tests {
             .candidates(port.map(|port| (Transport::Tcp, port)))
             .iter()
             .map(|candidate| {
-                let by = candidate.by.map_or(String::new(), |by| format!(" {}", by.cite()));
+                let by = candidate
+                    .by
+                    .map_or(String::new(), |by| format!(" {}", by.cite()));
                 let (rule, standing) = (candidate.rule.cite(), candidate.standing);
                 format!("{rule} {standing:?}{by}")
             })
@@ -229,7 +236,9 @@ mod tests {
         let policy = policy(&["+a.test", "-192.0.2.0/24:22", "+192.0.2.1"]);
         let name = policy.name(&domain("a.test"), &[]);
         let address = "192.0.2.1".parse().unwrap();
-        let judgement = policy.through_name(&domain("a.test"), &name, address).unwrap();
+        let judgement = policy
+            .through_name(&domain("a.test"), &name, address)
+            .unwrap();
         check(
             &judgement,
             Some(22),
