@@ -36,3 +36,4 @@ mod refusals;
 mod setup;
 mod soak;
 mod strict;
+mod why;
