@@ -178,6 +178,11 @@ impl Rule {
                 .is_none_or(|ports| transport != Transport::Other && ports.contains(&port))
     }
 
+    /// Whether it decides every port of every transport.
+    pub(super) fn speaks_of_all(&self) -> bool {
+        self.ports.is_none() && self.transport.is_none()
+    }
+
     /// Whether `allow` makes an exception to this rule: everything that its pattern
     /// matches is matched here too, and both speak of some common port.
     pub(super) fn has_exception(&self, allow: &Self) -> bool {
@@ -235,10 +240,10 @@ impl Rule {
 /// The text that is parsed as this rule.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let needs_brackets = |net: &IpNet| self.ports.is_some() && net.addr().is_ipv6();
-        match &self.pattern {
-            Pattern::Network(net) if needs_brackets(net) => write!(f, "[{}]", self.pattern)?,
-            _ => write!(f, "{}", self.pattern)?,
+        if self.ports.is_some() && matches!(self.pattern, Pattern::Network(IpNet::V6(_))) {
+            write!(f, "[{}]", self.pattern)?;
+        } else {
+            write!(f, "{}", self.pattern)?;
         }
         if let Some(ports) = &self.ports {
             write!(f, ":{}", ports.start())?;

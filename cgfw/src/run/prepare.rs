@@ -304,13 +304,10 @@ pub(super) fn go_betweens(
 }
 
 /// Read the files of the policy, with the rights of the user who named them: sudo must not
-/// lend root's.
-pub(super) fn load_policy(
-    settings: &Settings,
-    identity: Option<&Identity>,
-) -> anyhow::Result<Loaded> {
-    match identity {
-        Some(identity) => child::as_user(identity, || sources::load(&settings.policy)),
+/// lend root's, nor `--user` take them away.
+pub(super) fn load_policy(settings: &Settings) -> anyhow::Result<Loaded> {
+    match child::choose_identity(None, settings.keep_root)? {
+        Some(author) => child::as_user(&author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
 }

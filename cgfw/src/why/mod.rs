@@ -36,8 +36,8 @@ pub fn why(why: &Why) -> anyhow::Result<u8> {
         exit::complain(note);
     }
     let said = Said {
-        default: loaded.says_default(),
-        direct_ip: loaded.says_direct_ip(),
+        default: loaded.default.is_some(),
+        direct_ip: loaded.direct_ip.is_some(),
     };
     let (own, on_link) = host::addresses().context("cannot list the addresses of this host")?;
     let policy = loaded.into_policy(system.search).with_host(own, on_link);
