@@ -269,7 +269,7 @@ fn said(lab: &Lab, policy: &Policy, cases: &[Case]) -> Vec<Value> {
 
 /// What becomes of each attempt in a run, or outside.
 fn done(lab: &Lab, policy: Option<&Policy>, cases: &[Case]) -> Vec<String> {
-    const LIMIT: Duration = Duration::from_secs(60);
+    const LIMIT: Duration = Duration::from_mins(1);
     let before = lab.internet().questions().len();
     let attempts: Vec<&str> = cases.iter().map(|case| &*case.attempt).collect();
     let argv = ["verdicts", &RESOLVER.to_string(), "go"];

@@ -112,13 +112,12 @@ fn parse_url(scheme: &str, rest: &str) -> anyhow::Result<(Host, Option<Port>)> {
     ensure!(!host.is_empty(), "the URL has no host");
     let (host, port) = split_port(host);
     // RFC 3986 section 3.2.3: a colon without a port is none.
-    let port = match port.filter(|port| !port.is_empty()) {
-        Some(port) => Some(parse_number(port)?),
-        None => {
-            let scheme = scheme.to_ascii_lowercase();
-            let known = SCHEMES.iter().find(|(name, _)| *name == scheme);
-            known.map(|(_, port)| *port)
-        }
+    let port = if let Some(port) = port.filter(|port| !port.is_empty()) {
+        Some(parse_number(port)?)
+    } else {
+        let scheme = scheme.to_ascii_lowercase();
+        let known = SCHEMES.iter().find(|(name, _)| *name == scheme);
+        known.map(|(_, port)| *port)
     };
     let port = port.map(|number| Port {
         transport: Transport::Tcp,
@@ -153,9 +152,7 @@ fn parse_bare(text: &str) -> anyhow::Result<(Host, Option<Port>)> {
         return Ok((parse_host(host)?, None));
     };
     // As git tells a path on another host from a port of one (git-clone(1), GIT URLS).
-    if !port.starts_with(|c: char| c.is_ascii_digit())
-        && (port.contains('/') || port.ends_with(".git"))
-    {
+    if !port.starts_with(|c: char| c.is_ascii_digit()) && port.contains(['/', '.']) {
         return Ok((parse_host(host)?, Some(SSH)));
     }
     let (number, transport) = match port.split_once('/') {

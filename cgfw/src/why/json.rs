@@ -15,7 +15,7 @@ struct Line<'a> {
     schema: u32,
     destination: &'a str,
     #[serde(flatten)]
-    verdict: Verdict,
+    judged: Judged,
     #[serde(skip_serializing_if = "Option::is_none")]
     dst_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ struct Line<'a> {
     /// Where no port was asked for and not all have the same verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
     ports: Option<Ports>,
-    candidates: Vec<Rule>,
+    candidates: Vec<Entry>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     lookups: Vec<LookUp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -37,12 +37,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     answers: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    addresses: Vec<Verdict>,
+    addresses: Vec<Judged>,
 }
 
 /// Of the destination, or of one of its addresses.
 #[derive(Serialize)]
-struct Verdict {
+struct Judged {
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     qname: Option<String>,
@@ -62,7 +62,7 @@ struct Ports {
 }
 
 #[derive(Serialize)]
-struct Rule {
+struct Entry {
     rule: String,
     action: &'static str,
     outcome: &'static str,
@@ -104,7 +104,7 @@ pub(super) fn of(destination: &Destination, answer: &Answer, known: &Known) -> V
     encode(&Line {
         schema: SCHEMA,
         destination: &destination.text,
-        verdict: verdict(answer, qname, dst_ip),
+        judged: judged(answer, qname, dst_ip),
         dst_port: port.map(|port| port.number),
         proto: port.and_then(|port| proto(port.transport)),
         rule_reason: place.and_then(|place| place.reason.as_deref()),
@@ -120,7 +120,7 @@ pub(super) fn of(destination: &Destination, answer: &Answer, known: &Known) -> V
             blocked: ranges(&answer.ports, Action::Block),
         }),
         candidates: answer.judgement.as_ref().map_or(Vec::new(), |judgement| {
-            judgement.candidates(asked).iter().map(rule).collect()
+            judgement.candidates(asked).iter().map(entry).collect()
         }),
         lookups: resolution.map_or(Vec::new(), |resolution| lookups(&resolution.source)),
         cname_chain: resolution.map_or(Vec::new(), |resolution| {
@@ -130,13 +130,13 @@ pub(super) fn of(destination: &Destination, answer: &Answer, known: &Known) -> V
         answers: addresses.iter().map(|(address, _)| *address).collect(),
         addresses: addresses
             .iter()
-            .map(|(address, answer)| verdict(answer, None, Some(*address)))
+            .map(|(address, answer)| judged(answer, None, Some(*address)))
             .collect(),
     })
 }
 
-fn verdict(answer: &Answer, qname: Option<&Domain>, dst_ip: Option<IpAddr>) -> Verdict {
-    let mut verdict = Verdict {
+fn judged(answer: &Answer, qname: Option<&Domain>, dst_ip: Option<IpAddr>) -> Judged {
+    let mut judged = Judged {
         verdict: match answer.verdict {
             Action::Allow => "allowed",
             Action::Block => "blocked",
@@ -149,29 +149,29 @@ fn verdict(answer: &Answer, qname: Option<&Domain>, dst_ip: Option<IpAddr>) -> V
     };
     match &answer.ground {
         Ground::Rule { rule, matched } => {
-            verdict.rule = Some(rule.cite());
+            judged.rule = Some(rule.cite());
             match matched {
                 Matched::Itself => {}
                 Matched::Alias(name) => {
-                    verdict.reason = "alias";
-                    verdict.matched = Some(name.to_string());
+                    judged.reason = "alias";
+                    judged.matched = Some(name.to_string());
                 }
                 Matched::Bare(name) => {
-                    verdict.reason = "search_suffix";
-                    verdict.matched = Some(name.to_string());
+                    judged.reason = "search_suffix";
+                    judged.matched = Some(name.to_string());
                 }
-                Matched::Name(name) => verdict.qname = Some(name.to_string()),
+                Matched::Name(name) => judged.qname = Some(name.to_string()),
             }
         }
         Ground::Default(name) => {
-            verdict.reason = "default";
-            verdict.qname = verdict.qname.or(name.as_ref().map(ToString::to_string));
+            judged.reason = "default";
+            judged.qname = judged.qname.or(name.as_ref().map(ToString::to_string));
         }
-        Ground::DirectIp => verdict.reason = "direct_ip",
-        Ground::Own => verdict.reason = "own",
-        Ground::Addresses => verdict.reason = "addresses",
+        Ground::DirectIp => judged.reason = "direct_ip",
+        Ground::Own => judged.reason = "own",
+        Ground::Addresses => judged.reason = "addresses",
     }
-    verdict
+    judged
 }
 
 fn action(action: Action) -> &'static str {
@@ -181,8 +181,8 @@ fn action(action: Action) -> &'static str {
     }
 }
 
-fn rule(candidate: &Candidate<'_>) -> Rule {
-    Rule {
+fn entry(candidate: &Candidate<'_>) -> Entry {
+    Entry {
         rule: candidate.rule.cite(),
         action: action(candidate.rule.action),
         outcome: match candidate.standing {

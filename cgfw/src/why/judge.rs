@@ -111,10 +111,10 @@ impl Known {
                 chain: Vec::new(),
                 addresses,
             };
-            return self.name(judgement, &[], port, Some(resolution));
+            return of_name(judgement, &[], port, Some(resolution));
         }
         let Some(resolver) = &self.resolver else {
-            return self.name(judgement, &[], port, None);
+            return of_name(judgement, &[], port, None);
         };
         if judgement.is_blocked() {
             let resolution = Resolution {
@@ -122,7 +122,7 @@ impl Known {
                 chain: Vec::new(),
                 addresses: Vec::new(),
             };
-            return self.name(judgement, &[], port, Some(resolution));
+            return of_name(judgement, &[], port, Some(resolution));
         }
         let found = [
             resolver.look_up(&self.policy, name, true).await,
@@ -164,7 +164,7 @@ impl Known {
                 .map(|alias| (alias.clone(), self.policy.name(alias, &[])))
                 .collect(),
         };
-        self.name(judgement, &chain, port, Some(resolution))
+        of_name(judgement, &chain, port, Some(resolution))
     }
 
     fn each(
@@ -177,42 +177,6 @@ impl Known {
             .iter()
             .map(|address| (*address, self.address(known, *address, port)))
             .collect()
-    }
-
-    /// A name with its aliases, and the addresses that it is known to have.
-    fn name(
-        &self,
-        judgement: Judgement,
-        aliases: &[Domain],
-        port: Option<Port>,
-        resolution: Option<Resolution>,
-    ) -> Answer {
-        let decision = decision(&judgement, port);
-        let ground = match (decision.rule, decision.matched) {
-            (None, _) => Ground::Default(None),
-            (Some(rule), matched) => Ground::Rule {
-                rule: Arc::clone(rule),
-                matched: match matched {
-                    None => Matched::Itself,
-                    Some(name) if aliases.contains(name) => Matched::Alias(name.clone()),
-                    Some(name) => Matched::Bare(name.clone()),
-                },
-            },
-        };
-        let by_addresses = resolution
-            .as_ref()
-            .and_then(|resolution| resolution.verdict(decision.action));
-        let (verdict, ground) = match by_addresses {
-            Some(verdict) if verdict != decision.action => (verdict, Ground::Addresses),
-            _ => (decision.action, ground),
-        };
-        Answer {
-            verdict,
-            ground,
-            ports: judgement.ports.clone(),
-            judgement: Some(judgement),
-            resolution,
-        }
     }
 
     /// An address, where `known` names may lead to it.
@@ -275,6 +239,41 @@ impl Known {
         } else {
             Ground::DirectIp
         }
+    }
+}
+
+/// A name with its aliases, and the addresses that it is known to have.
+fn of_name(
+    judgement: Judgement,
+    aliases: &[Domain],
+    port: Option<Port>,
+    resolution: Option<Resolution>,
+) -> Answer {
+    let decision = decision(&judgement, port);
+    let ground = match (decision.rule, decision.matched) {
+        (None, _) => Ground::Default(None),
+        (Some(rule), matched) => Ground::Rule {
+            rule: Arc::clone(rule),
+            matched: match matched {
+                None => Matched::Itself,
+                Some(name) if aliases.contains(name) => Matched::Alias(name.clone()),
+                Some(name) => Matched::Bare(name.clone()),
+            },
+        },
+    };
+    let by_addresses = resolution
+        .as_ref()
+        .and_then(|resolution| resolution.verdict(decision.action));
+    let (verdict, ground) = match by_addresses {
+        Some(verdict) if verdict != decision.action => (verdict, Ground::Addresses),
+        _ => (decision.action, ground),
+    };
+    Answer {
+        verdict,
+        ground,
+        ports: judgement.ports.clone(),
+        judgement: Some(judgement),
+        resolution,
     }
 }
 
