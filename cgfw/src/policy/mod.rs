@@ -341,9 +341,6 @@ impl Policy {
             }
         }
         self.networks = Networks::new(networks);
-        for rules in self.names.values_mut() {
-            rules.sort_by_key(|rule| Reverse(rule.action));
-        }
     }
 
     /// Whether the rule can be there with everything else allowed: it blocks, or it is an
@@ -584,7 +581,7 @@ impl Policy {
         name.suffixes().flat_map(|suffix| {
             let given = self.names.get(suffix).into_iter().flatten().cloned();
             let mut rules: Vec<Arc<Rule>> = given.chain(self.listed.rules(suffix)).collect();
-            rules.sort_by_key(|rule| Reverse(rule.action));
+            rules.sort_by_key(|rule| Reverse(rule.rank()));
             rules
         })
     }
