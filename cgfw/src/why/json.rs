@@ -90,8 +90,8 @@ enum Outcome {
 pub(super) fn of(destination: &Destination, answer: &Answer, known: &Known) -> Vec<u8> {
     let port = destination.port;
     let asked = port.map(|port| (port.transport, port.number));
-    let place = match &answer.ground {
-        Ground::Rule { rule, .. } => Some(&rule.source.place),
+    let rule = match &answer.ground {
+        Ground::Rule { rule, .. } => Some(rule),
         Ground::Default(_) | Ground::DirectIp | Ground::Own | Ground::Addresses => None,
     };
     let is_partial = port.is_none() && answer.ports.uniform().is_none();
@@ -107,8 +107,8 @@ pub(super) fn of(destination: &Destination, answer: &Answer, known: &Known) -> V
         judged: judged(answer, qname, dst_ip),
         dst_port: port.map(|port| port.number),
         proto: port.and_then(|port| proto(port.transport)),
-        rule_reason: place.and_then(|place| place.reason.as_deref()),
-        owner: place.and_then(|place| place.owner.as_deref()),
+        rule_reason: rule.and_then(|rule| rule.reason()),
+        owner: rule.and_then(|rule| rule.owner()),
         default: action(known.policy.default_action()),
         direct_ip: match known.policy.direct_ip() {
             DirectIp::Allow => "allow",

@@ -117,8 +117,7 @@ impl Page<'_> {
         };
         match &answer.ground {
             Ground::Rule { rule, .. } => {
-                let place = &rule.source.place;
-                for (what, text) in [("reason", &place.reason), ("owner", &place.owner)] {
+                for (what, text) in [("reason", rule.reason()), ("owner", rule.owner())] {
                     if let Some(text) = text {
                         self.line(&format!("{what}: {}", Plain(text.as_bytes())));
                     }
