@@ -1,6 +1,6 @@
 //! `cgfw why` says what a run does: the same destinations are given to both.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
@@ -43,11 +43,10 @@ impl Random {
         values[self.below(values.len())]
     }
 
-    /// One to three labels below `tree`.
+    /// One to three labels below `tree`, few enough for rules and destinations to meet.
     fn name(&mut self, tree: &str) -> String {
-        let labels: Vec<&str> = (0..=self.below(3))
-            .map(|_| self.of(&["a", "b", "c"]))
-            .collect();
+        let count = self.of(&[1, 2, 2, 3]);
+        let labels: Vec<&str> = (0..count).map(|_| self.of(&["a", "b"])).collect();
         format!("{}.{tree}", labels.join("."))
     }
 
@@ -89,7 +88,7 @@ impl Policy {
             blocked: BTreeSet::new(),
         };
         let mut lists = [String::new(), String::new()];
-        for _ in 0..4 + random.below(10) {
+        for _ in 0..6 + random.below(12) {
             let action = random.below(2);
             let flag = ["--block", "--allow"][action];
             if random.one_in(4) {
@@ -121,7 +120,7 @@ impl Policy {
             }
         }
         for (option, values) in [
-            ("--default", &["", "allow", "block"][..]),
+            ("--default", &["", "allow", "allow", "block"][..]),
             ("--direct-ip", &["", "", "allow", "private", "block"]),
         ] {
             let value = random.of(values);
@@ -135,10 +134,10 @@ impl Policy {
 
 /// A network around an address that may be asked for.
 fn network(random: &mut Random) -> String {
-    let address = if random.one_in(3) {
-        dns::address_of(&random.name("why.example")).into()
-    } else {
-        random.address()
+    let address = match random.below(3) {
+        0 => dns::address_of(&random.name("why.example")).into(),
+        1 => dns::address_of(&random.name("target.example")).into(),
+        _ => random.address(),
     };
     let longest = if address.is_ipv4() { 32 } else { 128 };
     let length = longest - random.of(&[0, 0, 1, 2, 8, 16]);
@@ -216,7 +215,7 @@ fn why_and_a_run_say_the_same_of_a_thousand_destinations() {
         writeln!(hosts, "{address} {name}").unwrap();
     }
     lab.write("/etc/hosts", &hosts);
-    let mut counts = [0; 2];
+    let mut grounds: BTreeMap<String, usize> = BTreeMap::new();
     for seed in 0..POLICIES {
         let mut random = Random(seed);
         let policy = Policy::generate(&mut random, &lab);
@@ -231,7 +230,8 @@ fn why_and_a_run_say_the_same_of_a_thousand_destinations() {
                 "seed {seed}, {}: {:?}\n{said}",
                 case.destination, policy.options
             );
-            counts[usize::from(done == "blocked")] += 1;
+            let ground = format!("{done}, {}", said["reason"].as_str().unwrap());
+            *grounds.entry(ground).or_default() += 1;
         }
         // Without cgfw all of them can be reached.
         if seed == 0 {
@@ -239,12 +239,23 @@ fn why_and_a_run_say_the_same_of_a_thousand_destinations() {
             assert!(done.iter().all(|verdict| verdict == "allowed"), "{done:?}");
         }
     }
-    let [allowed, blocked] = counts;
-    assert_eq!(allowed + blocked, 1000);
-    assert!(
-        allowed > 250 && blocked > 250,
-        "{counts:?} is no fair sample"
-    );
+    assert_eq!(grounds.values().sum::<usize>(), 1000);
+    for ground in [
+        "allowed, addresses",
+        "allowed, default",
+        "allowed, direct_ip",
+        "allowed, own",
+        "allowed, rule",
+        "blocked, addresses",
+        "blocked, alias",
+        "blocked, default",
+        "blocked, direct_ip",
+        "blocked, rule",
+        "blocked, search_suffix",
+    ] {
+        let count = grounds.get(ground).copied().unwrap_or(0);
+        assert!(count >= 5, "{ground}: no fair sample: {grounds:?}");
+    }
 }
 
 /// What `why` says of each.

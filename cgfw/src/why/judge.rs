@@ -263,7 +263,7 @@ fn of_name(
     };
     let by_addresses = resolution
         .as_ref()
-        .and_then(|resolution| resolution.verdict(decision.action));
+        .and_then(|resolution| resolution.verdict(&judgement));
     let (verdict, ground) = match by_addresses {
         Some(verdict) if verdict != decision.action => (verdict, Ground::Addresses),
         _ => (decision.action, ground),
@@ -278,17 +278,17 @@ fn of_name(
 }
 
 impl Resolution {
-    /// What the addresses make of a name with the verdict `name`; `None` without addresses.
-    fn verdict(&self, name: Action) -> Option<Action> {
-        let mut verdicts = self.addresses.iter().map(|(_, answer)| answer.verdict);
-        let is_allowed = verdicts.clone().any(|verdict| verdict == Action::Allow);
-        match self.source {
-            _ if verdicts.next().is_none() => None,
-            // Nobody asks, so that there is nothing else to be refused.
-            Source::Hosts if is_allowed => Some(Action::Allow),
-            Source::Nobody | Source::Servers(_) if is_allowed => Some(name),
-            Source::Hosts | Source::Nobody | Source::Servers(_) => Some(Action::Block),
-        }
+    /// What the addresses make of a name; `None` where it has none, or where a run would not
+    /// tell it any, because no port of the name is allowed.
+    fn verdict(&self, name: &Judgement) -> Option<Action> {
+        let is_told = match self.source {
+            Source::Hosts => true,
+            Source::Nobody => false,
+            Source::Servers(_) => !name.is_blocked(),
+        };
+        let verdicts = self.addresses.iter().map(|(_, answer)| answer.verdict);
+        // Allow is the lesser: clients try one address after the other.
+        verdicts.min().filter(|_| is_told)
     }
 }
 
