@@ -4,6 +4,9 @@ use std::io::{self, Write as _};
 
 use crate::event::Outcome;
 
+/// The answer is no: `why` was asked for something that is blocked, or `policy check
+/// --fail-on-warning` has something to warn of.
+pub const NO: u8 = 1;
 /// The run ran into `--timeout`.
 pub const TIMED_OUT: u8 = 124;
 /// cgfw itself failed, usage errors included.
@@ -14,8 +17,6 @@ pub const CANNOT_EXECUTE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// The command succeeded and something was blocked, under `--fail-on-block`.
 pub const BLOCKED: u8 = 120;
-/// `cgfw policy check --fail-on-warning` had something to warn of.
-pub const WARNED: u8 = 1;
 
 /// The exit code of a run. `instead` is what replaces the success of the command, and nothing
 /// else: what `--fail-on-block` demands if anything was blocked, or [`FAILED`] if something

@@ -4,8 +4,8 @@ cgfw runs a command in a filtered cgroup.
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
 [`sources`], [`report`].
-[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes. [`check`] and
-[`learn`] run nothing.
+[`run`] alone knows the order, [`why`] explains, [`check`] and [`learn`] run nothing, [`cli`] is
+what was typed, [`exit`] the exit codes.
 */
 
 pub mod bpf;
@@ -26,6 +26,7 @@ pub mod report;
 pub mod run;
 pub mod sources;
 mod watch;
+pub mod why;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -69,7 +70,7 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
                 exit::complain(note);
             }
             let fails = settings.fail_on_warning && checked.warnings > 0;
-            print(&checked.report).map(|done| if fails { exit::WARNED } else { done })
+            print(&checked.report).map(|done| if fails { exit::NO } else { done })
         }
         Invocation::Learn(settings) => {
             let learned = learn::learn(&settings)?;
@@ -79,9 +80,7 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             print(&learned.policy)
         }
         Invocation::Schema => print(policy::SCHEMA),
-        Invocation::Why(_) => {
-            anyhow::bail!("this subcommand is being written")
-        }
+        Invocation::Why(why) => why::why(&why),
     }
 }
 

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
-use crate::policy::{Action, Policy, Ports};
+use crate::policy::{Action, Policy, Ports, nat64};
 
 /// The verdict on every address that differs from the verdict on unknown ones. Entries
 /// are never taken back within a run: a flow that is open must not end with a TTL.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pins {
     addresses: HashMap<IpAddr, Ports>,
 }
@@ -50,10 +50,25 @@ impl Pins {
         }
     }
 
+    /// The verdict on an address, if it differs from the one on unknown ones.
+    pub fn get(&self, address: IpAddr) -> Option<&Ports> {
+        self.addresses.get(&address.to_canonical())
+    }
+
     /// Forget an address that the kernel had no room for.
     pub fn forget(&mut self, address: IpAddr) {
         self.addresses.remove(&address.to_canonical());
     }
+}
+
+/// An address, and the same host by way of NAT64 where nothing else blocks that.
+pub fn spellings(policy: &Policy, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let translated = match address.to_canonical() {
+        IpAddr::V4(address) => Some(IpAddr::from(nat64(address))),
+        IpAddr::V6(_) => None,
+    };
+    let translated = translated.filter(|address| policy.unresolved(*address) == Action::Allow);
+    std::iter::once(address).chain(translated)
 }
 
 #[cfg(test)]

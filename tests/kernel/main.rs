@@ -39,3 +39,4 @@ mod refusals;
 mod setup;
 mod soak;
 mod strict;
+mod why;

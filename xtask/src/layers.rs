@@ -85,6 +85,13 @@ const LAYERS: &[Layer] = &[
     layer("check", &["cli", "policy", "report", "sources"], KERNEL),
     layer("learn", &["cli", "policy", "report"], KERNEL),
     layer("run", ALL, &[]),
+    layer(
+        "why",
+        &[
+            "cli", "dns", "event", "exit", "host", "pins", "policy", "report", "sources",
+        ],
+        KERNEL,
+    ),
 ];
 
 /// For the wiring.

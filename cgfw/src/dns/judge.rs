@@ -14,7 +14,7 @@ use crate::policy::{Domain, Judgement, Policy, Ports};
 const MAX_CHAIN: usize = 64;
 
 /// Addresses, and the verdict on all of them.
-pub(super) type Pins = (Vec<IpAddr>, Ports);
+pub type Pins = (Vec<IpAddr>, Ports);
 
 /// A reply, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,14 +16,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Proxy;
 use super::handler::Shared;
-use super::judge::{judge, pins};
+use super::judge::{Pins, judge, pins};
 use super::upstream::ask_whole;
 use super::wire::Question;
 use crate::event::{Event, Fact};
-use crate::policy::Domain;
+use crate::policy::{Domain, Policy};
 
 /// How many names are resolved at once, so that a long list does not flood the upstream.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// No name is asked for more often, however short its TTL; nor after a failure.
 pub(super) const FLOOR: Duration = Duration::from_secs(30);
 /// How long it is taken to have no address, where the answer says no TTL.
@@ -32,18 +32,11 @@ const NEGATIVE: Duration = Duration::from_mins(5);
 const CEILING: Duration = Duration::from_hours(1);
 
 impl Proxy {
-    /// Pin the names of /etc/hosts that are judged differently from what the default says,
-    /// because the child's resolver takes them from there and never asks.
+    /// Pin what [`host_pins`] says.
     pub fn pin_hosts(&self, hosts: &[(Domain, Vec<IpAddr>)]) -> io::Result<()> {
-        for (name, addresses) in hosts {
-            let judgement = self.policy.name(name, &[]);
-            if judgement.ports.uniform() == Some(self.policy.default_action()) {
-                continue;
-            }
-            for (addresses, ports) in pins(&self.policy, name, &judgement, addresses) {
-                (self.pin)(name, &addresses, &ports)?;
-                self.emit_known(name.clone(), addresses);
-            }
+        for (name, (addresses, ports)) in host_pins(&self.policy, hosts) {
+            (self.pin)(name, &addresses, &ports)?;
+            self.emit_known(name.clone(), addresses);
         }
         Ok(())
     }
@@ -54,6 +47,21 @@ impl Proxy {
             fact: Fact::Known { name, addresses },
         });
     }
+}
+
+/// The names of /etc/hosts that are judged differently from what the default says, and what
+/// is to be pinned for each, because the child's resolver takes them from there and never
+/// asks.
+pub fn host_pins<'h>(
+    policy: &Policy,
+    hosts: &'h [(Domain, Vec<IpAddr>)],
+) -> impl Iterator<Item = (&'h Domain, Pins)> {
+    hosts.iter().flat_map(|(name, addresses)| {
+        let judgement = policy.name(name, &[]);
+        let is_news = judgement.ports.uniform() != Some(policy.default_action());
+        let pins = is_news.then(|| pins(policy, name, &judgement, addresses));
+        pins.into_iter().flatten().map(move |pin| (name, pin))
+    })
 }
 
 /// A name of a block rule, and what is known of it already.
@@ -129,7 +137,7 @@ async fn learn(
     record_type: RecordType,
 ) -> anyhow::Result<Duration> {
     let question = Question::own(&watched.name, record_type)?;
-    let reply = ask_whole(&shared.upstreams, &question).await?;
+    let (_, reply) = ask_whole(&shared.upstreams, &question).await?;
     let proxy = &shared.proxy;
     let finding = judge(&proxy.policy, &question, &reply)?;
     for (mut addresses, ports) in finding.pins {

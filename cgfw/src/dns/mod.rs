@@ -13,6 +13,7 @@ mod answer;
 mod handler;
 mod judge;
 mod known;
+mod lookup;
 mod replay;
 mod synthetic;
 pub mod system;
@@ -32,6 +33,9 @@ use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use tokio::task::JoinSet;
 
 use self::handler::{Handler, Shared};
+pub use self::judge::Pins;
+pub use self::known::host_pins;
+pub use self::lookup::{Found, Resolver};
 pub use self::replay::replay;
 use crate::event::{Event, QueryKey};
 use crate::policy::{Domain, OnBlock, Policy, Ports};

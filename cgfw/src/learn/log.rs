@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::line::Line;
 use super::seen::Seen;
-use crate::report::{AUDIT_SCHEMA, Plain};
+use crate::report::{Plain, SCHEMA};
 
 /// No line of a log is as long, in octets: the longest has some thousand addresses.
 const MAX_LINE: u64 = 1 << 24;
@@ -90,9 +90,9 @@ fn read_one(
 fn parse(line: &[u8]) -> anyhow::Result<Line> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let Head { schema } = serde_json::from_slice(line).map_err(no_line)?;
-    if schema != AUDIT_SCHEMA {
+    if schema != SCHEMA {
         bail!(
-            "this is schema {schema} of audit logs, and this cgfw reads {AUDIT_SCHEMA}; learn \
+            "this is schema {schema} of audit logs, and this cgfw reads {SCHEMA}; learn \
              with the version of cgfw that wrote it"
         );
     }

@@ -16,10 +16,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-pub(crate) use self::audit::SCHEMA as AUDIT_SCHEMA;
-pub(crate) use self::escape::{Plain, command_line, is_visible};
+pub use self::audit::{SCHEMA, encode};
+pub use self::escape::Plain;
+pub(crate) use self::escape::{command_line, is_visible};
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
+pub use self::text::Paint;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};

@@ -34,8 +34,8 @@ use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
-use crate::pins::Pins;
-use crate::policy::{Action, Domain, Policy, Ports, nat64};
+use crate::pins::{Pins, spellings};
+use crate::policy::{Action, Domain, Policy, Ports};
 use crate::report::Report;
 use crate::sources::Loaded;
 
@@ -243,16 +243,6 @@ fn policy(loaded: Loaded, system: &System) -> anyhow::Result<Policy> {
     let (own, on_link) = host::addresses().context("cannot list the addresses of this host")?;
     let policy = loaded.into_policy(system.search.clone());
     Ok(policy.with_host(own, on_link))
-}
-
-/// An address, and the same host by way of NAT64 where nothing else blocks that.
-fn spellings(policy: &Policy, address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let translated = match address.to_canonical() {
-        IpAddr::V4(address) => Some(IpAddr::from(nat64(address))),
-        IpAddr::V6(_) => None,
-    };
-    let translated = translated.filter(|address| policy.unresolved(*address) == Action::Allow);
-    std::iter::once(address).chain(translated)
 }
 
 /// What the proxy calls before it answers: merge, and tell the kernel what is news to it.
