@@ -159,7 +159,6 @@ impl Review {
         for matching in self.policy.around(&rule.pattern) {
             deciders.ask(rule, &matching, self.is_open())?;
         }
-        let is_blocked = deciders.is_blocked;
         let because = deciders.because()?;
         let other = match &because {
             Because::Redundant(other) => Some(&**other),
@@ -167,21 +166,19 @@ impl Review {
             Because::Duplicate(_) | Because::Shadowed(_) => return Some(because),
         };
         let is_idle = match rule.action {
-            Action::Allow => self.allows_no_more(rule, other, is_blocked),
+            Action::Allow => self.allows_no_more(rule, other),
             Action::Block => other.is_some_and(|other| self.blocks_as_much(other, rule)),
         };
         is_idle.then_some(because)
     }
 
     /// Whether nothing but the verdict hangs on a rule that allows, or `other` does that, too.
-    fn allows_no_more(&self, rule: &Rule, other: Option<&Rule>, is_blocked: bool) -> bool {
+    fn allows_no_more(&self, rule: &Rule, other: Option<&Rule>) -> bool {
         let is_for_same = other.is_some_and(|other| is_for_same(other, rule));
         match &rule.pattern {
-            // It lets the name have link-local addresses, which are allowed anyway, or not.
+            // It lets the name have link-local addresses, where they are not allowed anyway.
             Pattern::Domain { scope, .. } => {
-                *scope == Scope::Below
-                    || is_for_same
-                    || (self.policy.direct_ip == DirectIp::Allow && !is_blocked)
+                *scope == Scope::Below || is_for_same || self.policy.direct_ip == DirectIp::Allow
             }
             // It acknowledges what listens there.
             Pattern::Network(_) => is_for_same || !rule.is_single_address(),
@@ -221,15 +218,11 @@ struct Deciders {
     /// The first other one that says the same, and that says the opposite.
     agreeing: Option<Arc<Rule>>,
     opposed: Option<Arc<Rule>>,
-    /// Whether any rule blocks some port.
-    is_blocked: bool,
 }
 
 impl Deciders {
     /// Ask on every port where the verdict may change; `None` if the rule has an effect.
     fn ask(&mut self, rule: &Rule, matching: &Matching, is_open: bool) -> Option<()> {
-        let blocks = |other: &Arc<Rule>| other.action == Action::Block;
-        self.is_blocked |= matching.rules.iter().any(blocks);
         for (transport, port) in changes(rule, matching) {
             let mut speaking = matching
                 .rules

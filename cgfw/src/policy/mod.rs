@@ -113,6 +113,10 @@ struct Matching {
 }
 
 impl Matching {
+    fn can_block(&self) -> bool {
+        self.rules.iter().any(|rule| rule.action == Action::Block)
+    }
+
     /// The rule that speaks for all of them.
     fn first(&self, transport: Transport, port: u16) -> Option<&Arc<Rule>> {
         self.rules
@@ -405,9 +409,9 @@ impl Policy {
     /// the verdict to pin. A rule that blocks the name or the address wins over one that
     /// allows the other.
     ///
-    /// `None` if the address is not to be pinned, so that it stays what it is to those
-    /// who connect by address: link-local ones (cloud metadata) of a name that is not
-    /// allowed by just that name, lest any allowed domain can hand them out.
+    /// Link-local addresses (cloud metadata) of a name that is not allowed by just that name
+    /// are blocked where it is, and stay otherwise what they are to those who connect by
+    /// address, lest any allowed domain can hand them out: `None` if it is blocked nowhere.
     pub fn through_name(
         &self,
         qname: &Domain,
@@ -416,12 +420,19 @@ impl Policy {
     ) -> Option<Judgement> {
         let address = address.to_canonical();
         let exactly_named = name.rule.as_ref().is_some_and(|rule| rule.names(qname));
+        let mut matches = name.matches.clone();
+        let mut fallback = name.fallback;
         if is_link_local(address) && !name.is_blocked() && !exactly_named {
-            return None;
+            if !matches.iter().any(Matching::can_block) {
+                return None;
+            }
+            for matching in &mut matches {
+                matching.matched.get_or_insert_with(|| qname.clone());
+            }
+            fallback = self.unresolved(address);
         }
-        let matches = name.matches.iter().cloned();
-        let matches = matches.chain(self.matching_on(address)).collect();
-        Some(Judgement::new(matches, name.fallback))
+        matches.extend(self.matching_on(address));
+        Some(Judgement::new(matches, fallback))
     }
 
     /// Judge an address by the rules that name it or a network it lies in; `None` where
@@ -505,7 +516,7 @@ impl Policy {
     /// the longest prefix holds, also where IPv4 addresses are looked up as IPv4-mapped
     /// ones; addresses in none of them are [`Self::unresolved`].
     pub fn networks(&self) -> Vec<(IpNet, Ports)> {
-        let mut near = self.near_networks();
+        let near = self.near_networks();
         let mut nets: Vec<IpNet> = self.networks.iter().chain(near.iter().copied()).collect();
         let mapped = IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
         if nets.iter().any(|net| net.contains(&mapped)) {
@@ -515,7 +526,6 @@ impl Policy {
         // Loopback needs no entry of its own, unless a larger network would hide it.
         let is_hidden = |net: &IpNet| nets.iter().any(|outer| outer.contains(net));
         let hidden: Vec<IpNet> = loopback_networks().into_iter().filter(is_hidden).collect();
-        near.extend(&hidden);
         nets.extend(hidden);
         nets.sort_unstable();
         nets.dedup();
@@ -541,7 +551,8 @@ impl Policy {
     /// The verdict on the addresses of a network that are in no longer one.
     fn on_network(&self, net: IpNet, near: &[IpNet]) -> Ports {
         // Not that of its first address, which may be an exception of its own.
-        let is_near = near.iter().any(|outer| outer.contains(&net));
+        let mut allowed = near.iter().copied().chain(loopback_networks());
+        let is_near = allowed.any(|outer| outer.contains(&net));
         let unresolved = match self.direct_ip {
             DirectIp::Allow => Action::Allow,
             DirectIp::Private | DirectIp::Block if is_near => Action::Allow,

@@ -1157,3 +1157,42 @@ fn of_rules_that_say_the_same_the_one_with_an_owner_is_named() {
     let named = policy.address(ip("192.0.2.1")).unwrap().rule;
     assert_eq!(source(named.as_ref()), Some("--block a"));
 }
+
+#[test]
+fn what_is_blocked_for_a_name_is_so_at_link_local_addresses_too() {
+    let rule = |text: &str, action| Rule::parse(text, action, Source::default()).unwrap();
+    let name = Domain::parse("a.test").unwrap();
+    let metadata = "169.254.169.254".parse().unwrap();
+    for direct_ip in [DirectIp::Allow, DirectIp::Block] {
+        let rules = vec![
+            rule("test", Action::Allow),
+            rule("a.test:80", Action::Block),
+        ];
+        let policy = Policy::new(rules, Some(Action::Allow), Some(direct_ip), Vec::new());
+        let through = policy
+            .through_name(&name, &policy.name(&name, &[]), metadata)
+            .unwrap();
+        let at = |port| through.ports.at(Transport::Tcp, port);
+        // On other ports the name allows nothing that the address is not allowed by itself.
+        assert_eq!(
+            (at(80), at(81)),
+            (Action::Block, policy.unresolved(metadata))
+        );
+    }
+}
+
+#[test]
+fn a_rule_for_one_port_of_loopback_leaves_the_others_allowed() {
+    for text in ["127.0.0.2:80", "[::1]:80", "0.0.0.0:80"] {
+        let rule = Rule::parse(text, Action::Allow, Source::default()).unwrap();
+        let Pattern::Network(net) = rule.pattern else {
+            unreachable!("{text} is an address")
+        };
+        let policy = Policy::new(vec![rule], Some(Action::Block), None, Vec::new());
+        let networks = policy.networks();
+        let (_, told) = networks.iter().find(|(told, _)| *told == net).unwrap();
+        assert_eq!(told.at(Transport::Tcp, 81), Action::Allow, "{text}");
+        let judgement = policy.address(net.addr()).unwrap();
+        assert_eq!(judgement.ports.at(Transport::Tcp, 81), Action::Allow);
+    }
+}
