@@ -52,6 +52,10 @@ fn learn(lab: &Lab, options: &[&str]) -> String {
         .run();
     assert_eq!(learned.stderr, "", "{learned}");
     lab.write("learned.toml", &learned.stdout);
+    lab.command("cgfw")
+        .args(["policy", "check", "--fail-on-warning", "learned.toml"])
+        .stdout_has(" rules, 0 warnings\n")
+        .run();
     learned.stdout
 }
 
