@@ -170,6 +170,7 @@ impl<'s> Run<'s> {
     ) -> anyhow::Result<Self> {
         let Channels {
             mut verdicts,
+            generations: _generations,
             acts,
             origins,
             log,
@@ -227,11 +228,9 @@ fn tell_the_kernel(
     policy: &Policy,
     networks: &[(IpNet, Ports)],
 ) -> anyhow::Result<()> {
-    for (network, ports) in networks {
-        verdicts
-            .set_network(*network, ports)
-            .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
-    }
+    verdicts
+        .set_networks(networks)
+        .with_context(|| format!("cannot tell the kernel of {} networks", networks.len()))?;
     for address in policy.own_addresses() {
         verdicts
             .set_own(address)
