@@ -3,7 +3,7 @@ cgfw runs a command in a filtered cgroup.
 
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
-[`report`].
+[`sources`], [`report`].
 [`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
 */
 
@@ -21,6 +21,7 @@ pub mod pins;
 pub mod policy;
 pub mod report;
 pub mod run;
+pub mod sources;
 mod watch;
 
 use std::ffi::OsString;
@@ -36,13 +37,10 @@ use crate::cli::{Invocation, Stop};
 /// The whole program: parse, do, and say once what went wrong.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let failure = match cli::parse(args) {
-        Ok(Invocation::Run(settings)) => {
-            log_to_stderr(&settings);
-            match run::run(&settings) {
-                Ok(code) => return ExitCode::from(code),
-                Err(error) => format!("{error:#}"),
-            }
-        }
+        Ok(invocation) => match invoke(invocation) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => format!("{error:#}"),
+        },
         Err(Stop::Told(text)) => {
             return match io::stdout().write_all(text.as_bytes()) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -53,6 +51,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     exit::complain(&failure);
     ExitCode::from(exit::FAILED)
+}
+
+fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
+    match invocation {
+        Invocation::Run(settings) => {
+            log_to_stderr(&settings);
+            run::run(&settings)
+        }
+        Invocation::Why(_) | Invocation::Check(_) | Invocation::Learn(_) | Invocation::Schema => {
+            anyhow::bail!("this subcommand is being written")
+        }
+    }
 }
 
 /// Our own log, and that of the eBPF programs and the libraries from -vvv on.

@@ -72,6 +72,7 @@ const LAYERS: &[Layer] = &[
     layer("report", &["event", "ledger", "policy"], KERNEL),
     layer("host", &["event", "policy"], KERNEL),
     layer("peers", &["event"], KERNEL),
+    layer("sources", &["policy"], KERNEL),
     // What several stages wait with.
     layer("watch", &[], KERNEL),
     // Around them.
@@ -87,7 +88,7 @@ const LAYERS: &[Layer] = &[
 /// For the wiring.
 const ALL: &[&str] = &[
     "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "host", "ledger", "peers", "pins",
-    "policy", "report", "watch",
+    "policy", "report", "sources", "watch",
 ];
 
 const fn layer(

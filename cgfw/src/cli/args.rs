@@ -10,8 +10,9 @@ use clap::builder::{
 };
 use clap::{Args, Parser, Subcommand, value_parser};
 
-use super::{Color, Survivors};
-use crate::policy::{Action, DirectIp, OnBlock};
+use super::given::{PolicyArgs, parse_path};
+use super::{Color, Format, Survivors};
+use crate::policy::OnBlock;
 
 /// Run a command in a filtered cgroup: block domains, see who asked for what.
 ///
@@ -32,6 +33,119 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Subcommands {
     Run(Box<RunArgs>),
+    Why(WhyArgs),
+    /// Check, learn and describe policies
+    #[command(subcommand)]
+    Policy(PolicySubcommands),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicySubcommands {
+    Check(CheckArgs),
+    Learn(LearnArgs),
+    /// Print the JSON Schema of policy files
+    Schema,
+}
+
+/// Say what the policy says of destinations, and why
+///
+/// A DESTINATION is a name, an address, either with a port (v6 addresses in brackets
+/// then), or a URL. Each is judged by what judges in a run. The exit code is 0 if all of
+/// them are allowed, 1 if one is blocked, and 125 if cgfw failed.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw why [OPTIONS] DESTINATION...")]
+pub(super) struct WhyArgs {
+    #[command(flatten)]
+    pub(super) policy: PolicyArgs,
+
+    /// Resolve names, and judge their aliases and addresses, too
+    #[arg(long, env = "CGFW_RESOLVE", value_parser = BoolishValueParser::new())]
+    pub(super) resolve: bool,
+
+    /// Ask these DNS servers
+    ///
+    /// Can be repeated, and takes lists with commas. By default those in resolv.conf are
+    /// asked.
+    #[arg(
+        long,
+        value_name = "IP[:PORT]",
+        env = "CGFW_UPSTREAM_DNS",
+        value_delimiter = ',',
+        value_parser = parse_server
+    )]
+    pub(super) upstream_dns: Vec<SocketAddr>,
+
+    /// Choose what is written to stdout
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CGFW_FORMAT",
+        value_enum,
+        default_value_t = Format::Text
+    )]
+    pub(super) format: Format,
+
+    /// Choose when stdout is coloured
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "CGFW_COLOR",
+        value_enum,
+        default_value_t = Color::Auto,
+        hide_short_help = true
+    )]
+    pub(super) color: Color,
+
+    /// Names, addresses, URLs
+    #[arg(required = true, value_name = "DESTINATION")]
+    pub(super) destinations: Vec<OsString>,
+}
+
+/// Read policies and say what is wrong with them
+///
+/// Errors end it, with file, line and column. Rules that are there twice, or that another
+/// rule leaves nothing to decide, are warned of. The exit code is 0 if there are no errors,
+/// 1 if there are only warnings and --fail-on-warning, and 125 otherwise.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw policy check [OPTIONS] FILE...")]
+pub(super) struct CheckArgs {
+    /// Exit with 1 if there is a warning
+    #[arg(long, env = "CGFW_FAIL_ON_WARNING", value_parser = BoolishValueParser::new())]
+    pub(super) fail_on_warning: bool,
+
+    /// Read FILE as a block list, too
+    #[arg(long, value_name = "FILE", value_parser = parse_path())]
+    pub(super) block_file: Vec<PathBuf>,
+
+    /// Read FILE as an allow list, too
+    #[arg(long, value_name = "FILE", value_parser = parse_path())]
+    pub(super) allow_file: Vec<PathBuf>,
+
+    /// Policies in TOML; `-` is stdin
+    #[arg(
+        value_name = "FILE",
+        required_unless_present_any = ["block_file", "allow_file"],
+        value_parser = parse_path()
+    )]
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Write the smallest policy that would have permitted what runs did
+///
+/// Reads audit logs, as --audit-log writes them, and prints a policy in TOML. What was
+/// blocked by a rule is left out, and said on stderr.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw policy learn [OPTIONS] AUDIT.jsonl...")]
+pub(super) struct LearnArgs {
+    /// Allow everything below the domain of each name, instead of just the name
+    ///
+    /// The domain is what is below a public suffix: example.co.uk for www.example.co.uk.
+    #[arg(long, env = "CGFW_GENERALISE", visible_alias = "generalize", value_parser = BoolishValueParser::new())]
+    pub(super) generalise: bool,
+
+    /// Audit logs; `-` is stdin
+    #[arg(required = true, value_name = "AUDIT.jsonl", value_parser = parse_path())]
+    pub(super) logs: Vec<PathBuf>,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -60,57 +174,40 @@ pub(super) enum Subcommands {
     verbatim_doc_comment
 )]
 pub(super) struct RunArgs {
-    /// Block what matches
+    #[command(flatten)]
+    pub(super) policy: PolicyArgs,
+
+    /// Follow changes of the policy's files
     ///
-    /// Can be repeated, and takes lists with commas. Not blocking is the default, unless
-    /// there is an --allow.
+    /// A file that has changed is read again and holds from then on, for connections that
+    /// are open too; one that is wrong is said, and the policy stays as it was. By default
+    /// files are read once, at the start.
     #[arg(
         long,
-        value_name = "PATTERN",
-        env = "CGFW_BLOCK",
-        visible_alias = "block-list",
-        value_delimiter = ','
-    )]
-    pub(super) block: Vec<OsString>,
-
-    /// Allow what matches
-    ///
-    /// Can be repeated, and takes lists with commas. Unless it is an exception to a
-    /// --block, everything else is blocked then; --default allow prevents that.
-    #[arg(
-        long,
-        value_name = "PATTERN",
-        env = "CGFW_ALLOW",
-        visible_alias = "allow-list",
-        value_delimiter = ','
-    )]
-    pub(super) allow: Vec<OsString>,
-
-    /// Say what happens to names that no rule matches
-    ///
-    /// By default they are blocked if there is an --allow that is not merely an exception
-    /// to a --block, and allowed otherwise.
-    #[arg(long, value_name = "VERDICT", env = "CGFW_DEFAULT", value_parser = parse_action())]
-    pub(super) default: Option<Action>,
-
-    /// Say what happens to addresses that no permitted name led to
-    ///
-    /// private allows RFC 1918, 100.64/10, link-local, unique local and on-link ones. By
-    /// default it is as --default says.
-    #[arg(
-        long,
-        value_name = "VERDICT",
-        env = "CGFW_DIRECT_IP",
-        value_parser = parse_direct_ip(),
+        env = "CGFW_WATCH",
+        value_parser = BoolishValueParser::new(),
         hide_short_help = true
     )]
-    pub(super) direct_ip: Option<DirectIp>,
+    pub(super) watch: bool,
 
     /// Refuse nothing, report what would have been blocked
     ///
     /// The opposite, enforcing, is the default.
     #[arg(long, env = "CGFW_AUDIT", value_parser = BoolishValueParser::new())]
     pub(super) audit: bool,
+
+    /// Refuse nothing for now, because of an emergency
+    ///
+    /// As --audit, and REASON is written into the audit log and the summary, with the time
+    /// and the user.
+    #[arg(
+        long,
+        value_name = "REASON",
+        env = "CGFW_BREAK_GLASS",
+        value_parser = NonEmptyStringValueParser::new(),
+        hide_short_help = true
+    )]
+    pub(super) break_glass: Option<String>,
 
     /// Choose how a block looks to the command
     ///
@@ -164,7 +261,7 @@ pub(super) struct RunArgs {
         value_name = "FILE",
         env = "CGFW_AUDIT_LOG",
         visible_alias = "log-file",
-        value_parser = NonEmptyStringValueParser::new().map(PathBuf::from)
+        value_parser = parse_path()
     )]
     pub(super) audit_log: Option<PathBuf>,
 
@@ -260,21 +357,6 @@ pub(super) struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(super) command: Vec<OsString>,
-}
-
-fn parse_action() -> impl TypedValueParser<Value = Action> {
-    PossibleValuesParser::new(["allow", "block"]).map(|text| match text.as_str() {
-        "allow" => Action::Allow,
-        _ => Action::Block,
-    })
-}
-
-fn parse_direct_ip() -> impl TypedValueParser<Value = DirectIp> {
-    PossibleValuesParser::new(["allow", "private", "block"]).map(|text| match text.as_str() {
-        "allow" => DirectIp::Allow,
-        "private" => DirectIp::Private,
-        _ => DirectIp::Block,
-    })
 }
 
 fn parse_on_block() -> impl TypedValueParser<Value = OnBlock> {

@@ -4,36 +4,71 @@ wrong. Decides nothing and touches nothing.
 */
 
 mod args;
+mod given;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, ValueEnum};
 
-use self::args::{Cli, RunArgs, Subcommands};
-use crate::policy::{Action, DirectIp, Domain, OnBlock, Policy, Rule, Source};
+use self::args::{Cli, PolicySubcommands, RunArgs, Subcommands};
+use self::given::is_stdin;
+use crate::policy::{Action, Given, OnBlock};
 
 /// What cgfw is asked to do.
 #[derive(Debug)]
 pub enum Invocation {
     Run(Box<Run>),
+    Why(Why),
+    Check(Check),
+    Learn(Learn),
+    /// `cgfw policy schema`
+    Schema,
+}
+
+/// `cgfw why`
+#[derive(Debug)]
+pub struct Why {
+    pub policy: Given,
+    pub resolve: bool,
+    /// Empty: the system's resolvers.
+    pub upstreams: Vec<SocketAddr>,
+    pub format: Format,
+    pub color: Color,
+    /// As they were typed; at least one.
+    pub destinations: Vec<OsString>,
+}
+
+/// `cgfw policy check`
+#[derive(Debug)]
+pub struct Check {
+    pub policy: Given,
+    pub fail_on_warning: bool,
+}
+
+/// `cgfw policy learn`
+#[derive(Debug)]
+pub struct Learn {
+    /// Whether to allow whole domains.
+    pub generalise: bool,
+    /// Audit logs, at least one; `-` is stdin.
+    pub logs: Vec<PathBuf>,
 }
 
 /// `cgfw run`
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug)]
 pub struct Run {
-    /// In the order of `--block` and then `--allow`.
-    pub rules: Vec<Rule>,
-    /// `None`: implied by the rules.
-    pub default: Option<Action>,
-    /// `None`: implied by the default.
-    pub direct_ip: Option<DirectIp>,
+    pub policy: Given,
+    /// Whether changes of the policy's files are followed.
+    pub watch: bool,
+    /// Implied by `break_glass`.
     pub audit: bool,
+    /// Why nothing is refused although it should be (`--break-glass`).
+    pub break_glass: Option<String>,
     pub on_block: OnBlock,
     /// Empty: the system's resolvers.
     pub upstreams: Vec<SocketAddr>,
@@ -66,7 +101,16 @@ pub enum Survivors {
     Release,
 }
 
-/// Whether stderr is coloured (`--color`).
+/// What a command that answers writes (`--format`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// Whether the output is coloured (`--color`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Color {
     /// On a terminal, unless NO_COLOR is set
@@ -104,24 +148,47 @@ impl fmt::Display for Stop {
 
 impl std::error::Error for Stop {}
 
-impl Run {
-    /// The policy of the run, told what suffixes the resolver appends to names.
-    pub fn policy(&self, search: Vec<Domain>) -> Policy {
-        Policy::new(self.rules.clone(), self.default, self.direct_ip, search)
-    }
-}
-
 /// Parse the arguments, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
     let matches = Cli::command().try_get_matches_from(args).map_err(stop)?;
     let cli = Cli::from_arg_matches(&matches).map_err(stop)?;
-    match (cli.subcommand, matches.subcommand()) {
-        (Subcommands::Run(args), Some((_, matches))) => {
-            let run = run(*args, matches).map_err(Stop::Usage)?;
-            Ok(Invocation::Run(Box::new(run)))
+    let options = matches
+        .subcommand()
+        .map_or(&matches, |(_, options)| options);
+    invocation(cli.subcommand, options).map_err(Stop::Usage)
+}
+
+fn invocation(subcommand: Subcommands, options: &ArgMatches) -> Result<Invocation, String> {
+    Ok(match subcommand {
+        Subcommands::Run(args) => Invocation::Run(Box::new(run(*args, options)?)),
+        Subcommands::Why(args) => Invocation::Why(Why {
+            policy: args.policy.given(options)?,
+            resolve: args.resolve,
+            upstreams: args.upstream_dns,
+            format: args.format,
+            color: args.color,
+            destinations: args.destinations,
+        }),
+        Subcommands::Policy(PolicySubcommands::Check(args)) => {
+            let lists =
+                |action, paths: Vec<PathBuf>| paths.into_iter().map(move |path| (action, path));
+            Invocation::Check(Check {
+                policy: Given {
+                    files: args.files,
+                    lists: lists(Action::Block, args.block_file)
+                        .chain(lists(Action::Allow, args.allow_file))
+                        .collect(),
+                    ..Given::default()
+                },
+                fail_on_warning: args.fail_on_warning,
+            })
         }
-        (Subcommands::Run(_), None) => Err(Stop::Usage("a subcommand is missing".to_owned())),
-    }
+        Subcommands::Policy(PolicySubcommands::Learn(args)) => Invocation::Learn(Learn {
+            generalise: args.generalise,
+            logs: args.logs,
+        }),
+        Subcommands::Policy(PolicySubcommands::Schema) => Invocation::Schema,
+    })
 }
 
 /// What clap says, without its prefix and its hint at a help that users know of.
@@ -150,6 +217,13 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
                 .to_owned(),
         );
     }
+    if args.strict && args.break_glass.is_some() {
+        return Err(
+            "--strict and --break-glass exclude each other: --break-glass refuses nothing; give \
+             one of them"
+                .to_owned(),
+        );
+    }
     if args.strict && args.survivors == Survivors::Release {
         return Err(
             "--strict and --survivors release exclude each other: what is released is not \
@@ -157,21 +231,24 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
                 .to_owned(),
         );
     }
-    let mut rules = Vec::new();
-    for (id, action, patterns) in [
-        ("block", Action::Block, &args.block),
-        ("allow", Action::Allow, &args.allow),
-    ] {
-        let origin = Origin::of(id, matches);
-        for pattern in patterns {
-            rules.push(rule(origin, action, pattern)?);
-        }
+    let policy = args.policy.given(matches)?;
+    if let Some(path) = policy.paths().find(|path| is_stdin(path)) {
+        return Err(format!(
+            "`{}` is stdin, which belongs to the command; write the rules to a file",
+            path.display()
+        ));
+    }
+    if args.watch && policy.paths().next().is_none() {
+        return Err(
+            "--watch has nothing to watch; give a --policy, a --block-file or an --allow-file"
+                .to_owned(),
+        );
     }
     Ok(Run {
-        rules,
-        default: args.default,
-        direct_ip: args.direct_ip,
-        audit: args.audit,
+        policy,
+        watch: args.watch,
+        audit: args.audit || args.break_glass.is_some(),
+        break_glass: args.break_glass,
         on_block: args.on_block,
         upstreams: args.upstream_dns,
         fail_on_block: args.fail_on_block,
@@ -187,50 +264,6 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         quiet: args.quiet,
         command: args.command,
     })
-}
-
-/// Where a pattern was written.
-#[derive(Clone, Copy)]
-struct Origin {
-    id: &'static str,
-    from_environment: bool,
-}
-
-impl Origin {
-    fn of(id: &'static str, matches: &ArgMatches) -> Self {
-        Self {
-            id,
-            from_environment: matches.value_source(id) == Some(ValueSource::EnvVariable),
-        }
-    }
-
-    /// `--block github.com` or `CGFW_BLOCK=github.com`
-    fn source(self, pattern: &str) -> String {
-        if self.from_environment {
-            format!("CGFW_{}={pattern}", self.id.to_uppercase())
-        } else {
-            format!("--{} {pattern}", self.id)
-        }
-    }
-}
-
-fn rule(origin: Origin, action: Action, pattern: &OsStr) -> Result<Rule, String> {
-    let shown = pattern.to_string_lossy();
-    let source = origin.source(shown.trim());
-    if shown.trim().is_empty() {
-        // An empty list is a variable that was not set more often than it is meant.
-        return Err(format!(
-            "{}: a pattern is empty; give a domain, an address or a CIDR, or leave it out",
-            source.trim_end()
-        ));
-    }
-    let Some(pattern) = pattern.to_str() else {
-        return Err(format!(
-            "{source}: not UTF-8; write other octets of a name as \\DDD"
-        ));
-    };
-    Rule::parse(pattern, action, Source::argument(source.clone()))
-        .map_err(|error| format!("{source}: {error}"))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
+use std::ffi::OsStr;
 use std::process::Command;
 
 use super::*;
+use crate::policy::{DirectIp, Domain, Policy};
 
 fn words(line: &str) -> Vec<OsString> {
     std::iter::once("cgfw")
@@ -13,7 +15,7 @@ fn words(line: &str) -> Vec<OsString> {
 fn parsed(line: &str) -> Run {
     match parse(words(line)) {
         Ok(Invocation::Run(run)) => *run,
-        Err(stop) => panic!("{line}: {stop}"),
+        other => panic!("{line}: {other:?}"),
     }
 }
 
@@ -26,7 +28,8 @@ fn refused(args: Vec<OsString>) -> String {
 }
 
 fn sources(run: &Run) -> Vec<&str> {
-    run.rules
+    run.policy
+        .rules
         .iter()
         .map(|rule| rule.source.place.name.as_str())
         .collect()
@@ -36,8 +39,8 @@ fn sources(run: &Run) -> Vec<&str> {
 fn a_plain_run_has_the_defaults_of_the_design() {
     let run = parsed("run -- ./deploy.sh --block -- x");
     assert_eq!(run.command, ["./deploy.sh", "--block", "--", "x"]);
-    assert!(run.rules.is_empty() && run.upstreams.is_empty());
-    assert_eq!((run.default, run.direct_ip), (None, None));
+    assert!(run.policy == Given::default() && run.upstreams.is_empty());
+    assert_eq!((run.watch, &run.break_glass), (false, &None));
     assert_eq!(run.on_block, OnBlock::NxDomain);
     assert_eq!(run.survivors, Survivors::Kill);
     assert_eq!(run.color, Color::Auto);
@@ -64,7 +67,8 @@ fn patterns_come_repeated_in_lists_and_under_other_names() {
             "--allow 10.0.0.0/8",
         ]
     );
-    let policy = run.policy(vec![Domain::parse("corp.example").unwrap()]);
+    let search = vec![Domain::parse("corp.example").unwrap()];
+    let policy = Policy::new(run.policy.rules, None, None, search);
     let verdict = |name: &str| policy.name(&Domain::parse(name).unwrap(), &[]).is_blocked();
     assert!(verdict("github.com") && verdict("github.com.corp.example"));
     assert!(!verdict("api.github.com"));
@@ -83,8 +87,8 @@ fn every_option_reaches_its_field() {
          --upstream-dns [::3]:53 --fail-on-block --log-file /tmp/x.jsonl --user deploy \
          --no-new-privs --timeout 5m --survivors release --color never -vv -- true",
     );
-    assert_eq!(run.default, Some(Action::Block));
-    assert_eq!(run.direct_ip, Some(DirectIp::Private));
+    assert_eq!(run.policy.default, Some(Action::Block));
+    assert_eq!(run.policy.direct_ip, Some(DirectIp::Private));
     assert!(run.audit && run.no_new_privs);
     assert_eq!(run.on_block, OnBlock::Drop);
     let servers: Vec<String> = run.upstreams.iter().map(ToString::to_string).collect();
@@ -108,12 +112,12 @@ fn every_option_reaches_its_field() {
     assert!(run.quiet && run.keep_root);
     assert_eq!(run.fail_on_block, Some(7));
     assert_eq!(run.on_block, OnBlock::Refuse);
-    assert_eq!(run.default, Some(Action::Allow));
+    assert_eq!(run.policy.default, Some(Action::Allow));
     let run = parsed("run --strict --survivors wait -- true");
     assert!(run.strict && run.no_new_privs);
     for (text, direct_ip) in [("allow", DirectIp::Allow), ("block", DirectIp::Block)] {
         let run = parsed(&format!("run --direct-ip {text} -- true"));
-        assert_eq!(run.direct_ip, Some(direct_ip));
+        assert_eq!(run.policy.direct_ip, Some(direct_ip));
     }
 }
 

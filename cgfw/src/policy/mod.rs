@@ -12,7 +12,11 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 */
 
 mod domain;
+mod file;
+mod given;
+mod list;
 mod listed;
+mod mistake;
 mod networks;
 mod ports;
 mod rule;
@@ -27,8 +31,12 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
+pub use self::file::{ListFile, PolicyFile, SCHEMA};
+pub use self::given::Given;
+pub use self::list::{Entry, LeftOut, ListParser, MAX_LINE};
 use self::listed::Listed;
 pub use self::listed::{Names, TooManyLines};
+pub use self::mistake::Mistake;
 use self::networks::Networks;
 use self::ports::Opinion;
 pub use self::ports::{Ports, Transport};
@@ -123,8 +131,20 @@ impl Judgement {
             matches,
             fallback,
         };
-        if judgement.matches.is_empty() {
-            return judgement;
+        match &judgement.matches[..] {
+            [] => return judgement,
+            // What most are, and what a hundred thousand networks should not be tabulated for.
+            [
+                Matching {
+                    rules,
+                    matched: None,
+                },
+            ] if rules[0].speaks_of_all() => {
+                judgement.ports = Ports::all(rules[0].action);
+                judgement.rule = Some(Arc::clone(&rules[0]));
+                return judgement;
+            }
+            _ => {}
         }
         let changes = judgement.changes();
         judgement.ports = Ports::tabulate(changes.clone(), |transport, port| {
@@ -220,6 +240,22 @@ impl From<Vec<Rule>> for Rules {
 }
 
 impl Rules {
+    /// Take in what a line of a list says.
+    pub fn enter(&mut self, entry: Entry<'_>) -> Result<(), TooManyLines> {
+        match entry {
+            Entry::Name {
+                wire,
+                scope,
+                action,
+                line,
+            } => self.names.add(wire, scope, action, line),
+            Entry::Rule(rule) => {
+                self.rules.push(rule);
+                Ok(())
+            }
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rules.len() + self.names.len()
@@ -447,8 +483,8 @@ impl Policy {
         };
         let localhost = self.names.get(LOCALHOST).filter(|_| meant.is_loopback());
         self.networks
-            .around_address(address)
-            .chain(self.networks.around_address(meant))
+            .around(address.into())
+            .chain(self.networks.around(meant.into()))
             .chain(localhost.into_iter().flatten())
             .find(|rule| rule.acknowledges(transport, port))
     }
@@ -512,10 +548,6 @@ impl Policy {
 
     /// The verdict on the addresses of a network that are in no longer one.
     fn on_network(&self, net: IpNet, near: &[IpNet]) -> Ports {
-        let matching = Matching {
-            rules: self.networks.around(net).cloned().collect(),
-            matched: None,
-        };
         // Not that of its first address, which may be an exception of its own.
         let is_near = near.iter().any(|outer| outer.contains(&net));
         let unresolved = match self.direct_ip {
@@ -523,7 +555,8 @@ impl Policy {
             DirectIp::Private | DirectIp::Block if is_near => Action::Allow,
             DirectIp::Private | DirectIp::Block => Action::Block,
         };
-        Judgement::new(vec![matching], unresolved).ports
+        let matching = self.matching_around(net);
+        Judgement::new(matching.into_iter().collect(), unresolved).ports
     }
 
     /// The names that rules block which are given one by one, each once: their addresses are
@@ -560,7 +593,11 @@ impl Policy {
     }
 
     fn matching_on(&self, address: IpAddr) -> Option<Matching> {
-        let rules: Vec<Arc<Rule>> = self.networks.around_address(address).cloned().collect();
+        self.matching_around(address.into())
+    }
+
+    fn matching_around(&self, net: IpNet) -> Option<Matching> {
+        let rules: Vec<Arc<Rule>> = self.networks.around(net).cloned().collect();
         (!rules.is_empty()).then_some(Matching {
             rules,
             matched: None,

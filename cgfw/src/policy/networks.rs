@@ -1,6 +1,5 @@
 //! Networks of rules, in an order in which the ones around an address are a short walk apart.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -53,12 +52,8 @@ impl Networks {
         self.entries.iter().map(|entry| entry.net)
     }
 
-    /// The rules on networks that contain `address`, the longest first, block before allow.
-    pub(super) fn around_address(&self, address: IpAddr) -> impl Iterator<Item = &Arc<Rule>> {
-        self.around(address.into())
-    }
-
-    /// The rules on networks that contain `net`, itself included, in the same order.
+    /// The rules on networks that contain `net`, itself included: the longest first, block
+    /// before allow.
     pub(super) fn around(&self, net: IpNet) -> impl Iterator<Item = &Arc<Rule>> {
         let last = self
             .entries

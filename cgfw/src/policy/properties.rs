@@ -102,6 +102,32 @@ fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![9 => judging_rule(), 1 => socket()]
 }
 
+/// The rules, and those of them in a list that can be: names for all ports, where `listed`
+/// says so.
+fn with_lists(rules: &[Rule], listed: u8) -> Rules {
+    let mut made = Rules::default();
+    for action in [Action::Allow, Action::Block] {
+        made.names.begin(Arc::new(Place {
+            list: Some(action),
+            ..Place::default()
+        }));
+        for (number, rule) in rules.iter().enumerate() {
+            match (&rule.pattern, &rule.ports, rule.transport) {
+                (Pattern::Domain { name, scope }, None, None) if listed >> number & 1 == 1 => {
+                    if rule.action == action {
+                        let line = u32::try_from(number + 1).unwrap();
+                        let names = &mut made.names;
+                        names.add(name.as_wire(), *scope, action, line).unwrap();
+                    }
+                }
+                _ if action == Action::Allow => made.rules.push(rule.clone()),
+                _ => {}
+            }
+        }
+    }
+    made
+}
+
 /// Whether the rule decides this port, in the words of the grammar.
 fn speaks_of(rule: &Rule, transport: Transport, port: u16) -> bool {
     let right_port = match &rule.ports {
@@ -182,6 +208,7 @@ proptest! {
     #[test]
     fn names_are_judged_as_by_the_reference(
         rules in prop::collection::vec(rule(), 0..8),
+        listed in any::<u8>(),
         default in action(),
         name in labels(),
         aliases in prop::collection::vec(labels(), 0..3),
@@ -204,7 +231,8 @@ proptest! {
             }
         }
 
-        let policy = Policy::new(rules.clone(), Some(default), None, vec![domain(&suffix)]);
+        let made = with_lists(&rules, listed);
+        let policy = Policy::new(made, Some(default), None, vec![domain(&suffix)]);
         let aliases: Vec<Domain> = aliases.iter().map(|alias| domain(alias)).collect();
         let judgement = policy.name(&domain(&name), &aliases);
         prop_assert_eq!(judgement.ports.at(transport, port), expected);
@@ -304,6 +332,7 @@ proptest! {
     #[test]
     fn the_default_is_inferred_from_what_exceptions_change(
         rules in prop::collection::vec(rule(), 0..5),
+        listed in any::<u8>(),
     ) {
         // An exception is an allow rule that some block rule would cover in its place.
         let is_exception = |allow: &Rule| rules.iter().any(|block| {
@@ -325,7 +354,8 @@ proptest! {
         let expected = rules
             .iter()
             .all(|r| r.action == Action::Block || only_acknowledges(r) || is_exception(r));
-        let default = Policy::new(rules.clone(), None, None, Vec::new()).default_action();
+        let made = with_lists(&rules, listed);
+        let default = Policy::new(made, None, None, Vec::new()).default_action();
         prop_assert_eq!(default == Action::Allow, expected);
     }
 

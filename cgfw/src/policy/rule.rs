@@ -178,6 +178,11 @@ impl Rule {
                 .is_none_or(|ports| transport != Transport::Other && ports.contains(&port))
     }
 
+    /// Whether it decides every port of every transport.
+    pub(super) fn speaks_of_all(&self) -> bool {
+        self.ports.is_none() && self.transport.is_none()
+    }
+
     /// Whether `allow` makes an exception to this rule: everything that its pattern
     /// matches is matched here too, and both speak of some common port.
     pub(super) fn has_exception(&self, allow: &Self) -> bool {
@@ -445,7 +450,7 @@ fn parse_network(text: &str) -> Result<IpNet, ParseRuleError> {
 }
 
 /// Whether `inet_aton` might read the label as a number.
-fn is_numeric(label: &[u8]) -> bool {
+pub(super) fn is_numeric(label: &[u8]) -> bool {
     match label.strip_prefix(b"0x") {
         Some(digits) => digits.iter().all(u8::is_ascii_hexdigit),
         None => label.iter().all(u8::is_ascii_digit),

@@ -37,6 +37,7 @@ use crate::ledger::Ledger;
 use crate::pins::Pins;
 use crate::policy::{Action, Domain, Policy, Ports, nat64};
 use crate::report::Report;
+use crate::sources::Loaded;
 
 /// Run the command of `settings` behind its policy, and return the exit code.
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
@@ -48,7 +49,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
-    let policy = Arc::new(policy(settings, &system)?);
+    let loaded = prepare::load_policy(settings, identity.as_ref())?;
+    let origins = loaded.origins.clone();
+    notes.extend(loaded.notes.iter().cloned());
+    let policy = Arc::new(policy(loaded, &system)?);
     let networks = policy.networks();
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
@@ -69,7 +73,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     prepare::tell_the_start(
         &mut report,
         settings,
-        &policy,
+        (&policy, &origins),
         identity.as_ref(),
         &protection,
     );
@@ -239,9 +243,9 @@ fn tell_the_kernel(
     Ok(())
 }
 
-fn policy(settings: &Settings, system: &System) -> anyhow::Result<Policy> {
+fn policy(loaded: Loaded, system: &System) -> anyhow::Result<Policy> {
     let (own, on_link) = host::addresses().context("cannot list the addresses of this host")?;
-    let policy = settings.policy(system.search.clone());
+    let policy = loaded.into_policy(system.search.clone());
     Ok(policy.with_host(own, on_link))
 }
 

@@ -20,8 +20,9 @@ use crate::cli::Run as Settings;
 use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
-use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports, Rule};
+use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
 use crate::report::{Privileges, Protection, Report, Start, Style, Verbosity};
+use crate::sources::{self, Loaded};
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
 /// cannot be seen of what it inherits. Must come first, before there are descriptors of our
@@ -188,17 +189,16 @@ pub(super) fn open_report(
 pub(super) fn tell_the_start(
     report: &mut Report,
     settings: &Settings,
-    policy: &Policy,
+    (policy, origins): (&Policy, &[String]),
     identity: Option<&Identity>,
     protection: &Protection,
 ) {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
-    let rules: Vec<String> = settings.rules.iter().map(Rule::cite).collect();
     report.start(&Start {
         time: SystemTime::now(),
         policy,
-        rules: &rules,
+        rules: origins,
         audit: settings.audit,
         uid: uid(identity).as_raw(),
         command: &command,
@@ -302,6 +302,18 @@ pub(super) fn go_betweens(
     };
     let proxies = proxies.iter().filter_map(|proxy| proxy.go_between.clone());
     Ok(proxies.chain(commands).collect())
+}
+
+/// Read the files of the policy, with the rights of the user who named them: sudo must not
+/// lend root's.
+pub(super) fn load_policy(
+    settings: &Settings,
+    identity: Option<&Identity>,
+) -> anyhow::Result<Loaded> {
+    match identity {
+        Some(identity) => child::as_user(identity, || sources::load(&settings.policy)),
+        None => sources::load(&settings.policy),
+    }
 }
 
 fn uid(identity: Option<&Identity>) -> Uid {

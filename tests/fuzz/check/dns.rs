@@ -37,5 +37,5 @@ fn policy() -> Policy {
         Rule::parse(text, action, Source::argument(text)).expect("the rules are well-formed")
     });
     let search = Domain::parse("corp.test").expect("the suffix is well-formed");
-    Policy::new(rules.into(), None, None, vec![search])
+    Policy::new(Vec::from(rules), None, None, vec![search])
 }

@@ -232,12 +232,18 @@ fn check_arguments(text: &str) {
         .collect();
     match cli::parse(head.into_iter().chain([block]).chain(tail)) {
         Ok(Invocation::Run(run)) => {
-            let taken: Vec<_> = run.rules.into_iter().map(|rule| rule.pattern).collect();
+            let taken: Vec<_> = run
+                .policy
+                .rules
+                .into_iter()
+                .map(|rule| rule.pattern)
+                .collect();
             assert_eq!(Ok(taken), patterns, "{text:?}");
         }
         Err(stop) => {
             assert!(patterns.is_err(), "{text:?}: {stop}");
             assert!(!stop.to_string().is_empty());
         }
+        Ok(other) => panic!("{text:?}: {other:?}"),
     }
 }
