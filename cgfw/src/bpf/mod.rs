@@ -262,7 +262,7 @@ fn channels(
         addresses: take("ADDRESSES_BY_SLOT")?,
         networks: take("NETWORKS_BY_SLOT")?,
         profiles: Arc::clone(&profiles),
-        free: 1,
+        free: Some(1),
     };
     Ok(Channels {
         verdicts: Verdicts {

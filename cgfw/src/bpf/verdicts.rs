@@ -50,8 +50,8 @@ pub struct Generations {
     pub(super) addresses: MapData,
     pub(super) networks: MapData,
     pub(super) profiles: Arc<Profiles>,
-    /// The slot that no program looks into.
-    pub(super) free: u32,
+    /// The slot that no program looks into, unless it is taken.
+    pub(super) free: Option<u32>,
 }
 
 impl Verdicts {
@@ -100,10 +100,13 @@ impl Generations {
     /// Make a generation with the verdicts on `networks`, and none on addresses yet. There can
     /// be one at a time: make the next when this one, or the one it replaced, has been retired.
     pub fn make(&mut self, networks: &[(IpNet, Ports)]) -> anyhow::Result<Generation> {
-        memlock::lifted(|| {
+        let slot = self
+            .free
+            .context("a former policy could not be taken out of the kernel")?;
+        let made = memlock::lifted(|| {
             let size = u32::try_from(networks.len())?.max(1);
             let mut made = Generation {
-                slot: self.free,
+                slot,
                 addresses: create(BPF_MAP_TYPE_HASH, size_of::<Address>(), MAX_ADDRESSES)?,
                 networks: create(BPF_MAP_TYPE_LPM_TRIE, size_of::<Key<Address>>(), size)?,
             };
@@ -112,16 +115,19 @@ impl Generations {
             put_map(&self.networks, made.slot, &made.networks)?;
             Ok(made)
         })
+        .context("cannot tell the kernel of a policy")?;
+        self.free = None;
+        Ok(made)
     }
 
     /// Do away with a generation that is not in force, or not any more.
     pub fn retire(&mut self, old: Generation) -> io::Result<()> {
-        // Until programs that went by it have ended: before 6.8 the kernel frees a map that is
-        // taken out at once (CVE-2023-52447), and without the entry a verdict would be wrong.
+        // First nothing but the wait for programs that go by it: without it their verdict would
+        // be wrong, and before 6.8 the kernel frees at once what is taken out (CVE-2023-52447).
         put_map(&self.addresses, old.slot, &old.addresses)?;
         take_map(&self.addresses, old.slot)?;
         take_map(&self.networks, old.slot)?;
-        self.free = old.slot;
+        self.free = Some(old.slot);
         Ok(())
     }
 }

@@ -138,18 +138,23 @@ pub(super) fn kernel_settings(
 ) -> anyhow::Result<bpf::Settings> {
     Ok(bpf::Settings {
         proxy_port: sockets.port(),
-        unresolved: match policy.direct_ip() {
-            DirectIp::Allow => Action::Allow,
-            DirectIp::Private | DirectIp::Block => Action::Block,
-        },
+        unresolved: unresolved(policy),
         networks: networks.len(),
-        live: std::env::var_os("CGFW_TEMP_LIVE").is_some(),
+        live: settings.watch,
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
         strict: settings.strict,
         cgroup: cgroup.id().context("cannot look at the cgroup")?,
         debug: settings.verbose >= 3,
     })
+}
+
+/// The verdict on addresses of which the kernel knows nothing.
+pub(super) fn unresolved(policy: &Policy) -> Action {
+    match policy.direct_ip() {
+        DirectIp::Allow => Action::Allow,
+        DirectIp::Private | DirectIp::Block => Action::Block,
+    }
 }
 
 pub(super) fn open_report(

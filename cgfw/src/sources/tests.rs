@@ -124,7 +124,7 @@ fn arguments_policies_and_lists_hold_together() {
     let read: Vec<String> = loaded
         .files
         .iter()
-        .map(|path| files.shown(path.to_str().unwrap()))
+        .map(|(path, _)| files.shown(path.to_str().unwrap()))
         .collect();
     assert_eq!(
         read,
