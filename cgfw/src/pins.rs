@@ -35,12 +35,12 @@ pub struct Lead {
     pub name: Domain,
     /// What it is an alias of.
     pub aliases: Vec<Domain>,
-    pub source: Source,
+    pub told_by: Teller,
 }
 
 /// Who says that a name leads to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum Teller {
     /// A name server that the run asks whatever its policy is.
     Server,
     /// A name server that the child chose.
@@ -66,10 +66,10 @@ impl Lead {
         if !is_one_other_host(policy, address) {
             return None;
         }
-        match self.source {
-            Source::Server => {}
+        match self.told_by {
+            Teller::Server => {}
             // It cannot permit what is blocked to all others.
-            Source::OtherServer => {
+            Teller::OtherServer => {
                 let is_closed = policy.default_action() == Action::Block
                     && policy.unresolved(address) == Action::Block;
                 if is_closed && !judgement.is_blocked() {
@@ -77,11 +77,11 @@ impl Lead {
                 }
             }
             // The child never asks for them, so that only a rule makes a difference.
-            Source::Hosts if judgement.ports.uniform() == Some(policy.default_action()) => {
+            Teller::Hosts if judgement.ports.uniform() == Some(policy.default_action()) => {
                 return None;
             }
-            Source::Hosts => {}
-            Source::Synthetic => return Some(Ports::all(Action::Block)),
+            Teller::Hosts => {}
+            Teller::Synthetic => return Some(Ports::all(Action::Block)),
         }
         let through = policy.through_name(&self.name, judgement, address)?;
         Some(through.ports)
@@ -150,7 +150,7 @@ impl Pins {
                 .iter()
                 .map(IpAddr::to_canonical)
                 .filter(|address| is_one_other_host(policy, *address));
-            let is_blocked = judgement.is_blocked() || lead.source == Source::Synthetic;
+            let is_blocked = judgement.is_blocked() || lead.told_by == Teller::Synthetic;
             memory.enter(lead, is_blocked, others)?;
         }
         let mut news = Vec::new();
@@ -270,7 +270,7 @@ impl Memory {
         is_blocked: bool,
         addresses: impl Iterator<Item = IpAddr> + Clone,
     ) -> Result<(), NoRoom> {
-        if lead.source != Source::Synthetic && self.remember(lead, addresses.clone()).is_ok() {
+        if lead.told_by != Teller::Synthetic && self.remember(lead, addresses.clone()).is_ok() {
             return Ok(());
         }
         if !is_blocked {
@@ -340,7 +340,7 @@ mod tests {
         Lead {
             name: domain(&name),
             aliases: aliases.iter().map(domain).collect(),
-            source: Source::Server,
+            told_by: Teller::Server,
         }
     }
 

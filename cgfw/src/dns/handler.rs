@@ -22,7 +22,7 @@ use super::tcp;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};
-use crate::pins::{Lead, Source};
+use crate::pins::{Lead, Teller};
 use crate::policy::{Action, Domain, Judgement, OnBlock, Policy, Rule, Transport};
 
 /// How many questions may be on their way at once. The clients of one run have a handful;
@@ -262,16 +262,16 @@ impl Shared {
             Ok(finding) => finding,
             Err(error) => return servfail(request, Why::Other, &error.to_string()),
         };
-        let source = match chosen {
-            Some(_) => Source::OtherServer,
-            None => Source::Server,
+        let told_by = match chosen {
+            Some(_) => Teller::OtherServer,
+            None => Teller::Server,
         };
         fact.cname_chain.clone_from(&finding.chain);
         let blocked = finding.judgement.is_blocked();
         if fact.verdict == Verdict::Allowed {
             self.note(fact, &finding.judgement);
         }
-        let lead = finding.lead(question, source);
+        let lead = finding.lead(question, told_by);
         let pinned = (self.proxy.pin)(&policy, &lead, &finding.judgement, &finding.addresses);
         if blocked && !self.proxy.audit {
             if let Err(error) = pinned {
@@ -332,7 +332,7 @@ impl Shared {
         let lead = Lead {
             name: question.name.clone(),
             aliases: Vec::new(),
-            source: Source::Synthetic,
+            told_by: Teller::Synthetic,
         };
         if let Err(error) = (self.proxy.pin)(policy, &lead, judgement, &[address]) {
             self.cannot_pin(&error, &question.name);

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use hickory_proto::rr::{RData, Record};
 
 use super::wire::{self, Question, Reply};
-use crate::pins::{Lead, Source};
+use crate::pins::{Lead, Teller};
 use crate::policy::{Domain, Judgement, Policy};
 
 /// How many names one chain may have. Resolvers give up well before (unbound after 11,
@@ -27,12 +27,12 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    /// The question with its aliases, as `source` has it.
-    pub(super) fn lead(&self, question: &Question, source: Source) -> Lead {
+    /// The question with its aliases, as it is told by one of these.
+    pub(super) fn lead(&self, question: &Question, told_by: Teller) -> Lead {
         Lead {
             name: question.name.clone(),
             aliases: self.chain.clone(),
-            source,
+            told_by,
         }
     }
 

@@ -20,7 +20,7 @@ use super::judge::judge;
 use super::upstream::ask_whole;
 use super::wire::Question;
 use crate::event::{Event, Fact};
-use crate::pins::{Lead, Source};
+use crate::pins::{Lead, Teller};
 use crate::policy::{Domain, Policy};
 
 /// How many names are resolved at once, so that a long list does not flood the upstream.
@@ -73,7 +73,7 @@ fn host(name: &Domain) -> Lead {
     Lead {
         name: name.clone(),
         aliases: Vec::new(),
-        source: Source::Hosts,
+        told_by: Teller::Hosts,
     }
 }
 
@@ -161,7 +161,7 @@ async fn learn(
     let proxy = &shared.proxy;
     let policy = proxy.policy();
     let finding = judge(&policy, &question, &reply)?;
-    let lead = finding.lead(&question, Source::Server);
+    let lead = finding.lead(&question, Teller::Server);
     let mut addresses = finding.addresses;
     addresses.retain(|address| !watched.addresses.contains(address));
     if !addresses.is_empty() {
