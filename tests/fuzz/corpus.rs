@@ -22,6 +22,11 @@ fn the_corpus_of_the_dns_fuzzer_holds() {
 }
 
 #[test]
+fn the_corpus_of_the_files_fuzzer_holds() {
+    replay("files", check::files);
+}
+
+#[test]
 fn the_corpus_of_the_labels_fuzzer_holds() {
     replay("labels", check::labels);
 }

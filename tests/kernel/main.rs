@@ -24,6 +24,7 @@ mod deploying;
 mod dns;
 mod evasion;
 mod examples;
+mod files;
 mod lab;
 mod load;
 #[cfg(not(debug_assertions))]

@@ -254,7 +254,7 @@ impl Listed {
         if self.filter[word] & bit == 0 {
             return &[];
         }
-        let bucket = (hash >> (64 - self.bucket_bits())) as usize;
+        let bucket = (halves(hash)[0] >> (32 - self.bucket_bits())) as usize;
         let bucket =
             &self.entries[self.buckets[bucket] as usize..self.buckets[bucket + 1] as usize];
         let from = bucket.partition_point(|entry| entry.0[..2] < halves(hash)[..]);

@@ -84,10 +84,7 @@ impl Mistake {
     ) -> Self {
         let text = text.as_bytes();
         let start = wrong.start.min(text.len());
-        let line = 1 + text[..start]
-            .iter()
-            .filter(|octet| **octet == b'\n')
-            .count();
+        let line = text[..start].split(|octet| *octet == b'\n').count();
         let from = text[..start].iter().rposition(|octet| *octet == b'\n');
         let from = from.map_or(0, |newline| newline + 1);
         let length = text[from..].iter().position(|octet| *octet == b'\n');

@@ -105,23 +105,23 @@ fn rule() -> impl Strategy<Value = Rule> {
 /// The rules, and those of them in a list that can be: names for all ports, where `listed`
 /// says so.
 fn with_lists(rules: &[Rule], listed: u8) -> Rules {
-    let mut made = Rules::default();
+    let (numbered, mut made) = ((1_u32..).zip(rules), Rules::default());
+    let is_listed = |number: u32, rule: &Rule| {
+        listed >> (number - 1) & 1 == 1 && rule.ports.is_none() && rule.transport.is_none()
+    };
     for action in [Action::Allow, Action::Block] {
         made.names.begin(Arc::new(Place {
             list: Some(action),
             ..Place::default()
         }));
-        for (number, rule) in rules.iter().enumerate() {
-            match (&rule.pattern, &rule.ports, rule.transport) {
-                (Pattern::Domain { name, scope }, None, None) if listed >> number & 1 == 1 => {
-                    if rule.action == action {
-                        let line = u32::try_from(number + 1).unwrap();
-                        let names = &mut made.names;
-                        names.add(name.as_wire(), *scope, action, line).unwrap();
-                    }
-                }
-                _ if action == Action::Allow => made.rules.push(rule.clone()),
-                _ => {}
+        for (number, rule) in numbered.clone().filter(|(_, rule)| rule.action == action) {
+            if let Pattern::Domain { name, scope } = &rule.pattern
+                && is_listed(number, rule)
+            {
+                let names = &mut made.names;
+                names.add(name.as_wire(), *scope, action, number).unwrap();
+            } else {
+                made.rules.push(rule.clone());
             }
         }
     }

@@ -240,10 +240,10 @@ impl Rule {
 /// The text that is parsed as this rule.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let needs_brackets = |net: &IpNet| self.ports.is_some() && net.addr().is_ipv6();
-        match &self.pattern {
-            Pattern::Network(net) if needs_brackets(net) => write!(f, "[{}]", self.pattern)?,
-            _ => write!(f, "{}", self.pattern)?,
+        if self.ports.is_some() && matches!(self.pattern, Pattern::Network(IpNet::V6(_))) {
+            write!(f, "[{}]", self.pattern)?;
+        } else {
+            write!(f, "{}", self.pattern)?;
         }
         if let Some(ports) = &self.ports {
             write!(f, ":{}", ports.start())?;

@@ -57,7 +57,8 @@ pub(super) struct Watched {
     pub(super) given: Given,
     /// The files of the policy in force, as they were read.
     pub(super) files: Vec<(PathBuf, Version)>,
-    pub(super) identity: Option<Identity>,
+    /// With whose rights they are read, if not cgfw's own.
+    pub(super) author: Option<Identity>,
     /// As [`crate::dns::system::System`] has it.
     pub(super) search: Vec<Domain>,
 }
@@ -123,8 +124,8 @@ struct Bad {
 
 impl Watcher {
     fn work(mut self) {
-        if let Some(identity) = &self.watched.identity
-            && let Err(error) = child::take_file_rights(identity)
+        if let Some(author) = &self.watched.author
+            && let Err(error) = child::take_file_rights(author)
         {
             self.tell(Change::Bad(format!(
                 "cannot take the rights of the user whose files these are: {error}"

@@ -54,12 +54,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
-    let loaded = prepare::load_policy(settings, identity.as_ref())?;
-    let origins = loaded.origins.clone();
-    notes.extend(loaded.notes.iter().cloned());
-    let files = loaded.files.clone();
+    let author = prepare::author(settings)?;
+    let mut loaded = prepare::load_policy(settings, author.as_ref())?;
+    notes.append(&mut loaded.notes);
+    let origins = std::mem::take(&mut loaded.origins);
+    let watched = Watched {
+        given: settings.policy.clone(),
+        files: std::mem::take(&mut loaded.files),
+        author,
+        search: system.search.clone(),
+    };
     let policy = Arc::new(policy(loaded, system.search.clone())?);
-    let networks = policy.networks();
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
@@ -69,6 +74,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let networks = policy.networks();
     let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
     let (mut filter, mut channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
     let unix = prepare::unix_sockets(settings, &mut filter, &cgroup, &mut channels.acts);
@@ -87,12 +93,6 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     prepare::event_loop()?.block_on(async {
         let mut ledger = Ledger::new(Arc::clone(&policy));
         ledger.know_go_betweens(go_betweens);
-        let watched = Watched {
-            given: settings.policy.clone(),
-            files,
-            identity: identity.clone(),
-            search: system.search.clone(),
-        };
         let parts = Parts {
             policy,
             networks,
@@ -108,14 +108,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         run.caveats.extend(caveats.into_iter().chain(unconfined));
         run.tell(notes, &filter);
         phases.end("start the proxy");
+        let identity = identity.as_ref();
         let finish = run
-            .command(
-                signals,
-                open_files,
-                &cgroup,
-                identity.as_ref(),
-                &confinement,
-            )
+            .command(signals, open_files, &cgroup, identity, &confinement)
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })

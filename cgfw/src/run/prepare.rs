@@ -309,14 +309,18 @@ pub(super) fn go_betweens(
     Ok(proxies.chain(commands).collect())
 }
 
-/// Read the files of the policy, with the rights of the user who named them: sudo must not
-/// lend root's.
+/// The user with whose rights the files of the policy are read, who named them: sudo must not
+/// lend root's, nor `--user` take them away.
+pub(super) fn author(settings: &Settings) -> anyhow::Result<Option<Identity>> {
+    child::choose_identity(None, settings.keep_root)
+}
+
 pub(super) fn load_policy(
     settings: &Settings,
-    identity: Option<&Identity>,
+    author: Option<&Identity>,
 ) -> anyhow::Result<Loaded> {
-    match identity {
-        Some(identity) => child::as_user(identity, || sources::load(&settings.policy)),
+    match author {
+        Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
 }

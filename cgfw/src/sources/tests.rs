@@ -67,8 +67,7 @@ impl Files {
     }
 }
 
-#[test]
-fn arguments_policies_and_lists_hold_together() {
+fn of_every_kind() -> Files {
     let mut files = Files::new()
         .policy(
             "etc/p.toml",
@@ -86,6 +85,12 @@ fn arguments_policies_and_lists_hold_together() {
         )
         .unwrap(),
     ];
+    files
+}
+
+#[test]
+fn arguments_policies_and_lists_hold_together() {
+    let files = of_every_kind();
     let cited = |text: &str| Some(text.to_owned());
     for (name, blocked, rule) in [
         ("a.github.com", true, cited("DIR/etc/p.toml:3: github.com")),
@@ -105,6 +110,11 @@ fn arguments_policies_and_lists_hold_together() {
     ] {
         assert_eq!(files.verdict(name), (blocked, rule), "{name}");
     }
+}
+
+#[test]
+fn every_file_is_named_and_what_its_author_says_is_kept() {
+    let files = of_every_kind();
     let loaded = files.load();
     let origins: Vec<String> = loaded
         .origins

@@ -49,9 +49,8 @@ fn wrong(text: &str) -> Option<String> {
     Some(first.strip_prefix("p:").unwrap().to_owned())
 }
 
-#[test]
-fn a_policy_is_read_with_where_everything_stands() {
-    let text = br#"version = 1
+/// As people write it.
+const SAMPLE: &[u8] = br#"version = 1
 default = "block"
 direct_ip = "private"
 
@@ -73,7 +72,10 @@ block = "evil.github.com"
 [[rule]]
 allow_file = ["a", '/b']
 "#;
-    let file = PolicyFile::parse("cgfw.toml", text).unwrap();
+
+#[test]
+fn a_policy_is_read_with_where_everything_stands() {
+    let file = PolicyFile::parse("cgfw.toml", SAMPLE).unwrap();
     assert_eq!(file.default, Some(Action::Block));
     assert_eq!(file.direct_ip, Some(DirectIp::Private));
     let cited: Vec<String> = file
@@ -166,8 +168,14 @@ const SAMPLES: [(&str, Option<&str>); 31] = [
         Some("2:11: unknown variant `private`, expected `allow` or `block`"),
     ),
     ("version = 1\ndirect_ip = true", Some("")),
-    ("version = 1\nrule = 'a.test'", Some("")),
-    ("version = 1\n[rule]\nblock = 'a.test'", Some("")),
+    (
+        "version = 1\nrule = 'a.test'",
+        Some("2:8: there may be several rules; begin each with [[rule]]"),
+    ),
+    (
+        "version = 1\n[rule]\nblock = 'a.test'",
+        Some("2:1: there may be several rules; begin each with [[rule]]"),
+    ),
     (
         "version = 1\n[[rule]]",
         Some("2:1: the rule says nothing: give it one of block, allow, block_file, allow_file"),
@@ -268,7 +276,6 @@ const BEYOND_SCHEMA: [(&str, &str); 8] = [
 fn mistakes_are_pointed_at() {
     for (text, expected) in SAMPLES {
         let found = wrong(text);
-        println!("{found:?}");
         match expected {
             Some("") | None => assert_eq!(found.is_some(), expected.is_some(), "{text}: {found:?}"),
             Some(_) => assert_eq!(found.as_deref(), expected, "{text}"),
@@ -276,7 +283,6 @@ fn mistakes_are_pointed_at() {
     }
     for (text, expected) in BEYOND_SCHEMA {
         let found = wrong(text).expect(text);
-        println!("{found:?}");
         assert!(expected.is_empty() || found == expected, "{text}: {found}");
     }
     let error = PolicyFile::parse("p", b"version = 1\n# b\xfccher")
@@ -302,8 +308,11 @@ fn a_mistake_shows_the_line() {
 
 #[test]
 fn ten_thousand_patterns_have_their_lines() {
-    let patterns: String = (0..10_000).map(|i| format!("'n{i}.test',\n")).collect();
-    let text = format!("version = 1\n[[rule]]\nblock = [\n{patterns}]");
+    let patterns: Vec<String> = (0..10_000).map(|i| format!("'n{i}.test'")).collect();
+    let text = format!(
+        "version = 1\n[[rule]]\nblock = [\n{}]",
+        patterns.join(",\n")
+    );
     let file = PolicyFile::parse("p", text.as_bytes()).unwrap();
     for (rule, line) in file.rules.iter().zip(4_u32..) {
         assert_eq!(rule.source.line, line);

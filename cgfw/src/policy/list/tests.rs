@@ -284,7 +284,7 @@ fn garbage_is_no_list() {
         "list:1:1: a line of a list has at most 65536 octets",
     );
     assert!(
-        read(long[..MAX_LINE].as_bytes(), Action::Block)
+        read(&long.as_bytes()[..MAX_LINE], Action::Block)
             .unwrap_err()
             .contains("255 octets")
     );
@@ -368,7 +368,7 @@ proptest! {
         let name = labels.join(".");
         prop_assume!(plain(name.as_bytes(), &mut [0; MAX_WIRE]).is_some());
         for (line, expected) in [
-            (format!("{name}"), format!("1 Block {name}")),
+            (name.clone(), format!("1 Block {name}")),
             (format!(" {name}\t# c\r\n"), format!("1 Block {name}")),
             (format!("{name}.\n"), format!("1 Block {name}")),
             (format!("*.{name}"), format!("1 Block *.{name}")),

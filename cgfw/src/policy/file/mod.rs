@@ -34,7 +34,7 @@ use super::{Action, DirectIp, Place, Rule, Source};
 const VERSION: i64 = 1;
 
 /// The JSON Schema (2020-12) of policy files.
-pub const SCHEMA: &str = include_str!("schema.json");
+pub const SCHEMA: &str = include_str!("../schema.json");
 
 /// What a policy file says.
 #[derive(Debug, Default)]
@@ -214,6 +214,7 @@ impl File<'_> {
         };
         let table = DeTable::parse(self.text).map_err(toml)?;
         self.check_version(table.get_ref())?;
+        self.check_rules(table.get_ref())?;
         let document = Document::deserialize(toml::Deserializer::from(table)).map_err(toml)?;
         let mut file = PolicyFile {
             default: document.default.map(Into::into),
@@ -239,6 +240,17 @@ impl File<'_> {
         }
         let reason = format!("this cgfw knows no other version of the format than {VERSION}");
         Err(self.mistake(version.span(), reason))
+    }
+
+    /// What serde would say of `[rule]` is no help.
+    fn check_rules(&self, table: &DeTable<'_>) -> Result<(), Mistake> {
+        match table.get("rule") {
+            Some(rules) if !rules.get_ref().is_array() => {
+                let reason = "there may be several rules; begin each with [[rule]]";
+                Err(self.mistake(rules.span(), reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn rule(&self, table: Table, file: &mut PolicyFile) -> Result<(), Mistake> {

@@ -155,12 +155,10 @@ impl ListParser {
 
     /// What nearly all lines of long lists look like, without a second look at any octet.
     fn frequent(&mut self, line: &[u8]) -> Option<Entry<'_>> {
-        let (name, scope) = match line {
-            [b'|', b'|', name @ .., b'^'] => (name, Scope::Subtree),
-            [b'0', b'.', b'0', b'.', b'0', b'.', b'0', b' ', name @ ..] => (name, Scope::Exact),
-            _ if self.is_adblock => return None,
-            name => (name, Scope::Subtree),
-        };
+        let (name, scope) = frequent_name(line);
+        if self.is_adblock && name.len() == line.len() && !name.contains(&b'.') {
+            return None;
+        }
         let wire = plain(name, &mut self.wire)?;
         if scope == Scope::Exact && is_local(wire) {
             return None;
@@ -395,6 +393,30 @@ fn opposite(action: Action) -> Action {
         Action::Allow => Action::Block,
         Action::Block => Action::Allow,
     }
+}
+
+/// The one name of a line, if there is just one, and the line means what most such lines do.
+fn frequent_name(line: &[u8]) -> (&[u8], Scope) {
+    if let [b'|', b'|', name @ .., b'^'] = line {
+        return (name, Scope::Subtree);
+    }
+    if let Some(name) = line.strip_prefix(b"*.") {
+        return (name, Scope::Below);
+    }
+    for address in [&b"0.0.0.0"[..], b"127.0.0.1", b"::", b"::1"] {
+        if let Some([b' ' | b'\t', name @ ..]) = line.strip_prefix(address) {
+            return (name.trim_ascii_start(), Scope::Exact);
+        }
+    }
+    for key in [&b"address=/"[..], b"local=/"] {
+        if let Some(rest) = line.strip_prefix(key)
+            && let Some(end) = rest.iter().position(|octet| *octet == b'/')
+            && !rest[end + 1..].contains(&b'/')
+        {
+            return (&rest[..end], Scope::Subtree);
+        }
+    }
+    (line, Scope::Subtree)
 }
 
 /// What stands before `#`, if that begins a word.

@@ -205,15 +205,48 @@ impl Loaded {
     ) -> anyhow::Result<()> {
         let place = Arc::new(place);
         let name = &place.name;
+        let (before, mistakes) = (self.rules.len(), wrong.len());
+        self.rules.names.begin(Arc::clone(&place));
+        let mut parser = ListParser::new(Arc::clone(&place), action);
+        self.lines(path, name, &mut parser, wrong)?;
+        if let Some(left_out) = parser.left_out() {
+            self.notes.push(format!(
+                "{name}: left out {}, not about whole hosts; the first is line {}: {}",
+                counted(left_out.count as usize, "line"),
+                left_out.line,
+                left_out.text
+            ));
+        }
+        let count = self.rules.len() - before;
+        let is_empty = count == 0 && wrong.len() == mistakes;
+        let remedy = "leave it out if that is meant";
+        match action {
+            Action::Allow if is_empty => {
+                bail!("{name}: the list is empty and would allow nothing; {remedy}")
+            }
+            Action::Block if is_empty => self.notes.push(format!(
+                "{name}: the list is empty and blocks nothing; {remedy}"
+            )),
+            Action::Allow | Action::Block => {}
+        }
+        self.origins
+            .push(format!("{origin} ({})", counted(count, "pattern")));
+        Ok(())
+    }
+
+    /// Enter what the lines of a list say.
+    fn lines(
+        &mut self,
+        path: &Path,
+        name: &str,
+        parser: &mut ListParser,
+        wrong: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
         let (file, size) = self.open(path)?;
         // Not read in vain. A pipe has no size, and shows when it is too long.
         ensure_size(name, size, MAX_LIST, TOO_LONG)?;
         let mut reader = BufReader::with_capacity(PIECE, file.take(MAX_LIST + 1));
-        let before = self.rules.len();
-        self.rules.names.begin(Arc::clone(&place));
-        let mut parser = ListParser::new(Arc::clone(&place), action);
-        let mut mistakes = 0;
-        let mut octets = 0;
+        let (mut octets, mut mistakes) = (0, 0);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -223,10 +256,10 @@ impl Loaded {
                 .read_until(b'\n', &mut line)
                 .with_context(|| format!("cannot read {name}"))?;
             octets += length as u64;
+            ensure_size(name, octets, MAX_LIST, TOO_LONG)?;
             if length == 0 {
                 break;
             }
-            ensure_size(name, octets, MAX_LIST, TOO_LONG)?;
             let entered = parser.line(&line, |entry| {
                 Ok::<_, anyhow::Error>(self.rules.enter(entry)?)
             });
@@ -237,38 +270,14 @@ impl Loaded {
                 }
                 // What is no list at all need not be read to its end.
                 if length > MAX_LINE || line.contains(&0) {
-                    return Ok(());
+                    break;
                 }
             }
         }
         if mistakes > MISTAKES {
-            wrong.push(format!(
-                "{name}: and {}",
-                counted(mistakes - MISTAKES, "more mistake")
-            ));
+            let more = counted(mistakes - MISTAKES, "more mistake");
+            wrong.push(format!("{name}: and {more}"));
         }
-        if let Some(left_out) = parser.left_out() {
-            self.notes.push(format!(
-                "{name}: left out {}, not about whole hosts; the first is line {}: {}",
-                counted(left_out.count as usize, "line"),
-                left_out.line,
-                left_out.text
-            ));
-        }
-        let count = self.rules.len() - before;
-        if count == 0 && mistakes == 0 {
-            let remedy = "leave it out if that is meant";
-            match action {
-                Action::Allow => {
-                    bail!("{name}: the list is empty and would allow nothing; {remedy}")
-                }
-                Action::Block => self.notes.push(format!(
-                    "{name}: the list is empty and blocks nothing; {remedy}"
-                )),
-            }
-        }
-        self.origins
-            .push(format!("{origin} ({})", counted(count, "pattern")));
         Ok(())
     }
 
