@@ -37,3 +37,4 @@ mod refusals;
 mod setup;
 mod soak;
 mod strict;
+mod swap;

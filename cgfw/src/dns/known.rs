@@ -170,7 +170,9 @@ async fn learn(
         watched.addresses.extend(&addresses);
         addresses
             .retain(|address| lead.verdict(&policy, &finding.judgement, *address).is_some());
-        proxy.emit_known(watched.name.clone(), addresses);
+        if !addresses.is_empty() {
+            proxy.emit_known(watched.name.clone(), addresses);
+        }
     }
     let ttl = finding.ttl.map(|ttl| Duration::from_secs(ttl.into()));
     Ok(ttl.unwrap_or(NEGATIVE))
