@@ -13,8 +13,8 @@ use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, in_force, is_loopback, is_mapped, is_own, mapped,
-    unresolved,
+    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, in_force, is_loopback, is_mapped, is_own,
+    mapped, unresolved,
 };
 
 /// What a program returns: the call goes on.

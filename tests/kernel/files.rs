@@ -170,6 +170,78 @@ fn a_refusal_cites_the_line_of_the_file() {
 }
 
 #[test]
+fn everybody_is_told_the_reason_and_the_owner() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write("policy.toml", POLICY);
+    let output = lab
+        .cgfw()
+        .args(["--policy", "policy.toml", "--audit-log", "audit.jsonl"])
+        .args(["--block", "example.com"])
+        .sh(
+            "dig github.com | grep EDE; curl --silent http://203.0.113.99/; \
+             curl --silent http://example.com/; true",
+        )
+        .run();
+    // To the child.
+    let answer = "policy.toml:5: github.com: we deploy it (owner team-git)";
+    assert!(output.stdout.contains(answer), "{output}");
+    // To whoever watches.
+    for (key, value) in [("domain", "github.com."), ("ip", "203.0.113.99")] {
+        let refusals = output.refusals();
+        let refusal = refusals
+            .iter()
+            .find(|refusal| refusal.get(key).is_some_and(|found| found == value))
+            .unwrap_or_else(|| panic!("{value} was not refused\n{output}"));
+        assert_eq!(refusal["owner"], "team-git", "{output}");
+        assert_eq!(refusal["why"], "we deploy it", "{output}");
+    }
+    // To whoever reads the summary.
+    for part in [
+        "\n  blocked (3)\n    owner: team-git (2)\n      github.com",
+        "(policy.toml:5: github.com: we deploy it)\n",
+        "\n    no owner (1)\n      example.com",
+        "\nnot clean: 3 targets were blocked (ask team-git)\n",
+    ] {
+        assert!(output.stderr.contains(part), "no {part:?}\n{output}");
+    }
+    // To programs.
+    let log = lab.read("audit.jsonl");
+    let line = log
+        .lines()
+        .find(|line| line.contains("\"qname\":\"github.com\""));
+    let entry: serde_json::Value = serde_json::from_str(line.unwrap()).unwrap();
+    assert_eq!(entry["rule"], "policy.toml:5: github.com", "{log}");
+    assert_eq!(entry["owner"], "team-git", "{log}");
+    assert_eq!(entry["rule_reason"], "we deploy it", "{log}");
+}
+
+#[test]
+fn the_record_of_a_run_has_files_by_name_and_not_their_lines() {
+    use std::fmt::Write as _;
+
+    let Some(lab) = Lab::new() else { return };
+    let mut list = String::new();
+    for number in 0..10_000 {
+        writeln!(list, "n{number}.example").unwrap();
+    }
+    lab.write("list", &list);
+    lab.write("policy.toml", POLICY);
+    lab.cgfw()
+        .args(["--block", "example.com", "--block-file", "list"])
+        .args(["--policy", "policy.toml", "--audit-log", "audit.jsonl"])
+        .child(["true"])
+        .run();
+    let log = lab.read("audit.jsonl");
+    let start: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let rules = serde_json::json!([
+        "--block example.com",
+        "--policy policy.toml (3 rules)",
+        "--block-file list (10000 patterns)",
+    ]);
+    assert_eq!(start["rules"], rules);
+}
+
+#[test]
 fn nothing_runs_if_a_file_is_wrong() {
     let Some(lab) = Lab::new() else { return };
     for (option, content, says) in [

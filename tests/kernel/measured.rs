@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::load::kilobytes;
 use crate::support::Lab;
 
 #[test]
@@ -89,4 +90,98 @@ fn start_up_adds_little() {
         }
     }
     panic!("{filtered:?}, against {bare:?} without cgfw");
+}
+
+/// What a list costs that is a hundred thousand times as long: memory, a start that is short
+/// beside sorting the list, and no time for a question.
+#[test]
+fn a_million_names_cost_memory_and_nothing_else() {
+    const LENGTHS: [u32; 4] = [10, 1_000, 100_000, 1_000_000];
+    /// In kilobytes.
+    const MEMORY: u64 = 40 << 10;
+    const QUESTIONS: f64 = 0.8;
+    let Some(lab) = Lab::new() else { return };
+    lab.sh("seq -f 'n%.0f.load.example 203.0.113.30' 3000 > questions")
+        .run();
+    for length in LENGTHS {
+        lab.sh(&format!(
+            "seq -f '0.0.0.0 h%.0f.sub.list.test' {length} > list.{length}"
+        ))
+        .run();
+    }
+    let mut costs = LENGTHS.map(|length| Cost::of(&lab, length));
+    for _ in 1..12 {
+        for (cost, length) in costs.iter_mut().zip(LENGTHS) {
+            cost.lessen(&Cost::of(&lab, length));
+        }
+        let [few, .., many] = &costs;
+        if many.start < few.start + many.sort && few.questions >= QUESTIONS * many.questions {
+            break;
+        }
+    }
+    for (cost, length) in costs.iter().zip(LENGTHS) {
+        println!("{length} names: {cost:?}");
+    }
+    let [few, .., many] = &costs;
+    let added = many.start.saturating_sub(few.start);
+    println!(
+        "a million names against ten: {} kB, {:.2} of what sorting them takes, questions {:.2}",
+        many.resident - few.resident,
+        added.as_secs_f64() / many.sort.as_secs_f64(),
+        few.questions / many.questions,
+    );
+    assert!(many.resident < few.resident + MEMORY, "{costs:?}");
+    assert!(added < many.sort, "{costs:?}");
+    assert!(few.questions >= QUESTIONS * many.questions, "{costs:?}");
+}
+
+/// What a run with a list takes, at best.
+#[derive(Debug)]
+struct Cost {
+    /// Of a run that does nothing.
+    start: Duration,
+    /// Of sort(1) on the list, for comparison.
+    sort: Duration,
+    /// In milliseconds, for all of them.
+    questions: f64,
+    /// In kilobytes, after the questions.
+    resident: u64,
+}
+
+impl Cost {
+    fn of(lab: &Lab, length: u32) -> Self {
+        let list = format!("list.{length}");
+        let cgfw = || lab.cgfw().args(["--block-file", &list, "-q"]);
+        let mut running = cgfw()
+            .sh("asks udp 198.51.100.53 50 < questions; while ! test -e go; do sleep 0.02; done")
+            .spawn();
+        running.wait_for_stdout("3000 0 ");
+        let resident = kilobytes(running.pid(), "VmRSS");
+        lab.write("go", "");
+        let run = running.finish();
+        lab.sh("rm go").run();
+        let start = cgfw().child(["true"]).run().elapsed;
+        let sort = lab
+            .command("sort")
+            .args(["--parallel=1", "--unique", "--output=/dev/null"]);
+        Self {
+            start,
+            sort: sort.arg(&list).env("LC_ALL", "C").run().elapsed,
+            questions: run
+                .stdout
+                .split_whitespace()
+                .nth(3)
+                .unwrap()
+                .parse()
+                .unwrap(),
+            resident,
+        }
+    }
+
+    fn lessen(&mut self, other: &Self) {
+        self.start = self.start.min(other.start);
+        self.sort = self.sort.min(other.sort);
+        self.questions = self.questions.min(other.questions);
+        self.resident = self.resident.min(other.resident);
+    }
 }

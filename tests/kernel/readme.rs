@@ -369,7 +369,8 @@ fn the_keys_of_a_refusal_are_all_told_in_their_order() {
     let Some(lab) = Lab::new() else { return };
     let output = lab
         .cgfw()
-        .args(["--block", "github.com,203.0.113.99"])
+        .args(["--policy", "/mnt/examples/policy.toml"])
+        .args(["--block", "203.0.113.99"])
         .sh(REFUSED)
         .run();
     let rows = table("Refusals");
@@ -448,6 +449,11 @@ fn the_fields_of_the_audit_log_are_all_told() {
         .sh(DELEGATED)
         .run();
     cgfw().arg("--strict").child(["true"]).run();
+    lab.cgfw()
+        .args(["--policy", "/mnt/examples/policy.toml"])
+        .args(["--break-glass", "test", "--audit-log", "audit.jsonl"])
+        .sh(REFUSED)
+        .run();
     let way_out = lab.cgroup().path().join("cgroup.procs");
     cgfw().sh(&format!("echo $$ > {}", way_out.display())).run();
     let mut found = BTreeSet::new();
@@ -472,7 +478,11 @@ fn every_link_leads_somewhere() {
         let exists = match target.strip_prefix('#') {
             Some(anchor) => README.lines().any(|line| {
                 line.starts_with('#')
-                    && line.trim_start_matches(['#', ' ']).to_lowercase() == anchor
+                    && line
+                        .trim_start_matches(['#', ' '])
+                        .to_lowercase()
+                        .replace(' ', "-")
+                        == anchor
             }),
             None => root.join(target).exists(),
         };

@@ -105,7 +105,10 @@ fn no_verdict_is_made_of_two_policies() {
 #[test]
 fn what_was_resolved_before_is_judged_by_the_new_policy() {
     let Some(lab) = Lab::new() else { return };
-    lab.write("/etc/hosts", "127.0.0.1 localhost\n203.0.113.44 hosts.example\n");
+    lab.write(
+        "/etc/hosts",
+        "127.0.0.1 localhost\n203.0.113.44 hosts.example\n",
+    );
     // By name, and by the address that the name had at the first step.
     let acts = [
         "http://example.com/",
@@ -125,9 +128,18 @@ fn what_was_resolved_before_is_judged_by_the_new_policy() {
         // Nobody has asked for it: cgfw resolves it itself.
         (policy("allow", "block", "github.com"), "yyyyyny"),
         // Both are known by name, the other addresses are not.
-        (policy("block", "allow", "example.com alias.example"), "yyyynnn"),
-        (policy("block", "allow", "203.0.113.64/26 hosts.example"), "nnnnyny"),
-        (policy("allow", "block", "203.0.113.20/31 203.0.113.99:80"), "nnnnyyn"),
+        (
+            policy("block", "allow", "example.com alias.example"),
+            "yyyynnn",
+        ),
+        (
+            policy("block", "allow", "203.0.113.64/26 hosts.example"),
+            "nnnnyny",
+        ),
+        (
+            policy("allow", "block", "203.0.113.20/31 203.0.113.99:80"),
+            "nnnnyyn",
+        ),
         (policy("allow", "block", "unrelated.example"), "yyyyyyy"),
     ];
     let script = format!(
@@ -154,7 +166,12 @@ fn what_was_resolved_before_is_judged_by_the_new_policy() {
             running.stdout().matches('\n').count() > n
         });
         let shown = running.stdout().lines().nth(n).unwrap().to_owned();
-        assert_eq!(&shown, verdicts, "{policy}\nof {acts:?}\n{}", running.stderr());
+        assert_eq!(
+            &shown,
+            verdicts,
+            "{policy}\nof {acts:?}\n{}",
+            running.stderr()
+        );
     }
     running.finish();
 }
@@ -178,7 +195,10 @@ for n, connection in enumerate(connections):
     except TimeoutError:
         print('silence', flush=True)
 ";
-    lab.write("policy.toml", &policy("block", "allow", "example.com github.com"));
+    lab.write(
+        "policy.toml",
+        &policy("block", "allow", "example.com github.com"),
+    );
     let mut running = watched(&lab).child(["python3", "-c", &script]).spawn();
     lab.write("step0", "");
     running.wait_for_stdout("answer\n");
@@ -206,7 +226,10 @@ fn what_stands_for_a_blocked_name_stays_blocked() {
     change(&lab, &mut running, policy("allow", "block", "example.com"));
     lab.write("go", "");
     let output = running.finish();
-    assert!(output.stdout.contains("(7)") || output.stdout.contains("refused"), "{output}");
+    assert!(
+        output.stdout.contains("(7)") || output.stdout.contains("refused"),
+        "{output}"
+    );
     assert!(output.stdout.contains("hello from github.com"), "{output}");
 }
 
@@ -233,8 +256,18 @@ fn a_bad_file_keeps_the_policy_and_is_said_once() {
             text.matches("refused").count() + text.matches("hello").count()
         };
         running.wait_until("the step is done", |running| lines(running) == steps);
-        let last = running.stdout().lines().last().unwrap_or_default().to_owned();
-        assert_eq!(last == "refused", refused, "step {steps}: {last}\n{}", running.stderr());
+        let last = running
+            .stdout()
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .to_owned();
+        assert_eq!(
+            last == "refused",
+            refused,
+            "step {steps}: {last}\n{}",
+            running.stderr()
+        );
     };
     expect(&lab, &mut running, true);
 
@@ -249,7 +282,9 @@ fn a_bad_file_keeps_the_policy_and_is_said_once() {
 
     // Gone, and back with the same content.
     until_said(&mut running, KEPT, || {
-        lab.client().run(|| fs::remove_file(path("policy.toml"))).unwrap();
+        lab.client()
+            .run(|| fs::remove_file(path("policy.toml")))
+            .unwrap();
     });
     expect(&lab, &mut running, true);
     change(&lab, &mut running, &good);
@@ -266,7 +301,10 @@ fn a_bad_file_keeps_the_policy_and_is_said_once() {
     // Written piece by piece: what is there in between is a policy, too, but nobody's.
     let changes = count(&running, CHANGED);
     let whole = policy("allow", "block", "192.0.2.1 203.0.113.99");
-    for end in (20..whole.len()).step_by(whole.len() / 6).chain([whole.len()]) {
+    for end in (20..whole.len())
+        .step_by(whole.len() / 6)
+        .chain([whole.len()])
+    {
         lab.write("policy.toml", &whole[..end]);
         thread::sleep(Duration::from_millis(250));
     }
@@ -279,7 +317,10 @@ fn a_bad_file_keeps_the_policy_and_is_said_once() {
     until_said(&mut running, CHANGED, || {
         let swap = || {
             fs::create_dir(path("one"))?;
-            fs::write(path("one/policy.toml"), policy("allow", "block", "192.0.2.2"))?;
+            fs::write(
+                path("one/policy.toml"),
+                policy("allow", "block", "192.0.2.2"),
+            )?;
             symlink("one", path("data"))?;
             symlink("data/policy.toml", path("link"))?;
             fs::rename(path("link"), path("policy.toml"))
@@ -290,7 +331,10 @@ fn a_bad_file_keeps_the_policy_and_is_said_once() {
     until_said(&mut running, CHANGED, || {
         let swap = || {
             fs::create_dir(path("two"))?;
-            fs::write(path("two/policy.toml"), policy("allow", "block", "203.0.113.99"))?;
+            fs::write(
+                path("two/policy.toml"),
+                policy("allow", "block", "203.0.113.99"),
+            )?;
             symlink("two", path("data.new"))?;
             fs::rename(path("data.new"), path("data"))
         };
@@ -314,7 +358,9 @@ fn lists_that_a_policy_names_are_watched_too_and_as_they_appear() {
              curl --silent http://example.com/ || echo no")
         .spawn();
     running.wait_for_stdout("here\n");
-    until_said(&mut running, CHANGED, || lab.write("list.txt", "=example.org\n"));
+    until_said(&mut running, CHANGED, || {
+        lab.write("list.txt", "=example.org\n")
+    });
     // A policy that names a list which comes later.
     until_said(&mut running, KEPT, || {
         lab.write(
@@ -322,7 +368,9 @@ fn lists_that_a_policy_names_are_watched_too_and_as_they_appear() {
             "version = 1\n[[rule]]\nblock_file = \"later.txt\"\n",
         );
     });
-    until_said(&mut running, CHANGED, || lab.write("later.txt", "example.com\n"));
+    until_said(&mut running, CHANGED, || {
+        lab.write("later.txt", "example.com\n")
+    });
     lab.write("go", "");
     assert_eq!(running.finish().stdout, "here\nno\n");
 }

@@ -113,7 +113,11 @@ pub(super) fn load(
     let sources: Vec<_> = definitions
         .iter()
         .map(|(name, definition)| {
-            (name.as_str(), maps[name].fd().as_fd().as_raw_fd(), definition)
+            (
+                name.as_str(),
+                maps[name].fd().as_fd().as_raw_fd(),
+                definition,
+            )
         })
         .collect();
     let text_sections = object

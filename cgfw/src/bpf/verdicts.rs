@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use aya::maps::MapData;
 use aya::maps::lpm_trie::Key;
-use aya_obj::generated::bpf_map_type::{self, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE};
 use aya_obj::generated::BPF_F_NO_PREALLOC;
+use aya_obj::generated::bpf_map_type::{self, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE};
 use cgfw_common::{
-    ALLOW, Address, BLOCK, Entry, InForce, MAX_ADDRESSES, PORT_KEY_FIXED_BITS,
-    PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
+    ALLOW, Address, BLOCK, Entry, InForce, MAX_ADDRESSES, PORT_KEY_FIXED_BITS, PortKey,
+    TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
 };
 use ipnet::IpNet;
 
@@ -146,11 +146,7 @@ impl Generation {
         insert_all(&self.addresses, &keys, &entries).map_err(explained)
     }
 
-    fn set_networks(
-        &mut self,
-        profiles: &Profiles,
-        networks: &[(IpNet, Ports)],
-    ) -> io::Result<()> {
+    fn set_networks(&mut self, profiles: &Profiles, networks: &[(IpNet, Ports)]) -> io::Result<()> {
         let (mut keys, mut entries) = (Vec::new(), Vec::new());
         for (network, ports) in networks {
             let mapped_bits = if network.addr().is_ipv4() { 96 } else { 0 };

@@ -35,21 +35,35 @@ pub fn choose_identity(user: Option<&str>, keep_root: bool) -> anyhow::Result<Op
     if keep_root || !Uid::effective().is_root() || !is_run_by_sudo() {
         return Ok(None);
     }
-    let Some(uid) = std::env::var_os("SUDO_UID") else {
+    let Some(uid) = sudo_uid()?.filter(|uid| !uid.is_root()) else {
         return Ok(None);
     };
-    let uid = uid
-        .to_str()
-        .and_then(|uid| uid.parse().ok())
-        .map(Uid::from_raw)
-        .with_context(|| format!("SUDO_UID={} is not a user id", uid.display()))?;
-    if uid.is_root() {
-        return Ok(None);
-    }
     let Some(user) = User::from_uid(uid).context("cannot look up the user of SUDO_UID")? else {
         bail!("SUDO_UID={uid}: there is no such user; use --user NAME or --keep-root");
     };
     Identity::new(user, "who invoked sudo; --keep-root keeps root".to_owned()).map(Some)
+}
+
+/// Who called cgfw, or called sudo to; and the name, if there is one.
+pub fn caller() -> anyhow::Result<(Uid, Option<String>)> {
+    let uid = match Uid::current() {
+        // Others can set the variable to what they like.
+        root if root.is_root() => sudo_uid()?.unwrap_or(root),
+        other => other,
+    };
+    // It is asked in emergencies, in which the directory of users may be down.
+    let user = User::from_uid(uid).ok().flatten();
+    Ok((uid, user.map(|user| user.name)))
+}
+
+fn sudo_uid() -> anyhow::Result<Option<Uid>> {
+    let Some(uid) = std::env::var_os("SUDO_UID") else {
+        return Ok(None);
+    };
+    uid.to_str()
+        .and_then(|uid| uid.parse().ok())
+        .map(|uid| Some(Uid::from_raw(uid)))
+        .with_context(|| format!("SUDO_UID={} is not a user id", uid.display()))
 }
 
 /// A sentence for the user.

@@ -204,7 +204,7 @@ pub(super) struct RunArgs {
         long,
         value_name = "REASON",
         env = "CGFW_BREAK_GLASS",
-        value_parser = NonEmptyStringValueParser::new(),
+        value_parser = parse_reason,
         hide_short_help = true
     )]
     pub(super) break_glass: Option<String>,
@@ -365,6 +365,14 @@ fn parse_on_block() -> impl TypedValueParser<Value = OnBlock> {
         "drop" => OnBlock::Drop,
         _ => OnBlock::NxDomain,
     })
+}
+
+/// A reason that says something.
+fn parse_reason(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("a reason is words; say what the emergency is"),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// A DNS server: an address, or an address and a port.

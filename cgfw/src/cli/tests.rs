@@ -122,6 +122,24 @@ fn every_option_reaches_its_field() {
 }
 
 #[test]
+fn breaking_the_glass_takes_a_reason_and_refuses_nothing() {
+    let command = |reason| ["cgfw", "run", "--break-glass", reason, "--", "true"];
+    let parsed = |reason| match parse(command(reason).map(OsString::from)) {
+        Ok(Invocation::Run(run)) => Ok(run),
+        Ok(other) => panic!("{other:?}"),
+        Err(stop) => Err(stop.to_string()),
+    };
+    let run = parsed(" the registry is down\n").unwrap();
+    assert_eq!(run.break_glass.as_deref(), Some("the registry is down"));
+    assert!(run.audit);
+    for blank in ["", " ", "\t\n"] {
+        let error = parsed(blank).unwrap_err();
+        assert!(error.contains("--break-glass <REASON>"), "{error}");
+        assert!(error.contains("say what the emergency is"), "{error}");
+    }
+}
+
+#[test]
 fn times_are_written_as_people_write_them() {
     for (text, milliseconds) in [
         ("30", 30_000),

@@ -1,5 +1,7 @@
 //! What a client is told, and how much of it fits.
 
+use std::borrow::Cow;
+
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Metadata, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -10,7 +12,7 @@ use hickory_server::server::{Request, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::{MessageRequest, MessageResponse, MessageResponseBuilder};
 
 use super::wire::{EDE, Reply};
-use crate::policy::Judgement;
+use crate::policy::{Judgement, Rule};
 
 /// RFC 8914 section 4, the INFO-CODEs in use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Why {
 
 /// The longest EXTRA-TEXT, in octets: with the longest name the answer still fits in 512.
 const MAX_TEXT: usize = 200;
+/// The longest name of an owner in it, in octets.
+const MAX_OWNER: usize = 64;
 /// Without EDNS (RFC 1035 section 4.2.1).
 const PLAIN_UDP: u16 = 512;
 
@@ -69,7 +73,7 @@ impl Answer {
     #[must_use]
     pub(super) fn because(mut self, why: Why, text: &str) -> Self {
         if let Some(edns) = &mut self.edns {
-            let text = &text[..text.floor_char_boundary(MAX_TEXT)];
+            let text = cut(text, MAX_TEXT);
             let data = [&(why as u16).to_be_bytes()[..], text.as_bytes()].concat();
             edns.options_mut().insert(EdnsOption::Unknown(EDE, data));
         }
@@ -183,18 +187,50 @@ pub(super) fn bypasses_pins(record_type: RecordType) -> bool {
     matches!(record_type, RecordType::SVCB | RecordType::HTTPS)
 }
 
-/// Why a name was refused, for people: the rule and, if it was an alias, which one.
+/// Why a name was refused, for people: the rule and, if it was an alias, which one; why the
+/// rule is there, as far as there is room (RFC 8914 section 2 wants it short), and whom to ask.
 pub(super) fn explain(judgement: &Judgement) -> String {
-    let rule = judgement
-        .rule
-        .as_ref()
-        .map_or("not allowed by any rule".to_owned(), |rule| {
-            format!("blocked by {}", rule.cite())
-        });
-    match &judgement.matched {
-        Some(name) => format!("{name} is {rule}"),
-        None => rule,
+    let rule = judgement.rule.as_deref();
+    let mut text = rule.map_or("not allowed by any rule".to_owned(), |rule| {
+        format!("blocked by {}", rule.cite())
+    });
+    if let Some(name) = &judgement.matched {
+        text = format!("{name} is {text}");
     }
+    let mut text = visible(&text);
+    let owner = rule
+        .and_then(Rule::owner)
+        .map_or_else(String::new, |owner| {
+            format!(" (owner {})", cut(&visible(owner), MAX_OWNER))
+        });
+    let room = MAX_TEXT - owner.len();
+    if let Some(why) = rule.and_then(Rule::reason) {
+        text = format!("{text}: {}", visible(why));
+    }
+    format!("{}{owner}", cut(&text, room))
+}
+
+/// The text in at most so many octets, with an ellipsis where its end is missing.
+fn cut(text: &str, octets: usize) -> Cow<'_, str> {
+    const ELLIPSIS: char = '…';
+    if text.len() <= octets {
+        return text.into();
+    }
+    let kept = octets.saturating_sub(ELLIPSIS.len_utf8());
+    format!("{}{ELLIPSIS}", &text[..text.floor_char_boundary(kept)]).into()
+}
+
+/// With what a terminal would obey escaped: clients print the text as it comes.
+fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            visible.extend(c.escape_debug());
+        } else {
+            visible.push(c);
+        }
+    }
+    visible
 }
 
 /// An address record for `name` as it was asked.

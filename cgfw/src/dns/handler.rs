@@ -172,11 +172,7 @@ impl Shared {
 
     /// The server that the child had chosen, if that one is to be asked; or the rule that
     /// forbids it.
-    fn origin(
-        &self,
-        policy: &Policy,
-        fact: &mut Query,
-    ) -> Result<Option<SocketAddr>, Arc<Rule>> {
+    fn origin(&self, policy: &Policy, fact: &mut Query) -> Result<Option<SocketAddr>, Arc<Rule>> {
         if !self.proxy.follow || policy.default_action() == Action::Block {
             return Ok(None);
         }

@@ -168,8 +168,10 @@ async fn learn(
         (proxy.pin)(&policy, &lead, &finding.judgement, &addresses)
             .context("cannot pin its addresses")?;
         watched.addresses.extend(&addresses);
-        addresses
-            .retain(|address| lead.verdict(&policy, &finding.judgement, *address).is_some());
+        addresses.retain(|address| {
+            lead.verdict(&policy, &finding.judgement, *address)
+                .is_some()
+        });
         if !addresses.is_empty() {
             proxy.emit_known(watched.name.clone(), addresses);
         }

@@ -36,9 +36,8 @@ pub struct Names {
     /// Lines of all the places so far.
     lines: u32,
     hasher: RandomState,
-    /// The wire labels of the names that an allow list allows, each behind its length and
-    /// scope: only while it is not clear whether they are exceptions.
-    allowed: Vec<u8>,
+    /// Only while it is not clear whether they are exceptions.
+    allowed: Allowed,
 }
 
 /// The lists together have more lines than can be numbered.
@@ -50,6 +49,33 @@ impl std::error::Error for TooManyLines {}
 impl std::fmt::Display for TooManyLines {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "all lists together have more than {MAX_LINES} lines")
+    }
+}
+
+/// The names that allow lists allow: the wire labels of each behind its length and scope.
+#[derive(Debug, Default)]
+pub(super) struct Allowed(Vec<u8>);
+
+impl Allowed {
+    fn add(&mut self, wire: &[u8], scope: Scope) {
+        // No name is longer than 255 octets.
+        self.0.push(u8::try_from(wire.len()).unwrap_or(u8::MAX));
+        self.0.push(number(scope).to_le_bytes()[0]);
+        self.0.extend(wire);
+    }
+
+    /// As patterns, in the order of the lists.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = Pattern> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (&[length, scope], tail) = rest.split_first_chunk::<2>()?;
+            let (wire, tail) = tail.split_at_checked(length.into())?;
+            rest = tail;
+            Some(Pattern::Domain {
+                name: Domain::from_wire(wire),
+                scope: Entry([0, 0, u32::from(scope) << SCOPE_SHIFT]).scope(),
+            })
+        })
     }
 }
 
@@ -161,11 +187,7 @@ impl Names {
         self.entries.push(Entry::new(hash, scope, action, line));
         let list = self.places.last().and_then(|first| first.place.list);
         if (list, action) == (Some(Action::Allow), Action::Allow) {
-            // No name is longer than 255 octets.
-            self.allowed
-                .push(u8::try_from(wire.len()).unwrap_or(u8::MAX));
-            self.allowed.push(number(scope).to_le_bytes()[0]);
-            self.allowed.extend(wire);
+            self.allowed.add(wire, scope);
         }
         Ok(())
     }
@@ -179,22 +201,8 @@ impl Names {
         self.entries.is_empty()
     }
 
-    /// What allow lists allow, as patterns, in the order of the lists.
-    pub(super) fn allowed(&self) -> impl Iterator<Item = Pattern> {
-        let mut rest = &*self.allowed;
-        std::iter::from_fn(move || {
-            let (&[length, scope], tail) = rest.split_first_chunk::<2>()?;
-            let (wire, tail) = tail.split_at_checked(length.into())?;
-            rest = tail;
-            Some(Pattern::Domain {
-                name: Domain::from_wire(wire),
-                scope: Entry([0, 0, u32::from(scope) << SCOPE_SHIFT]).scope(),
-            })
-        })
-    }
-
     /// Sort, and forget what is said twice: the first line stands for all.
-    pub(super) fn index(mut self) -> Listed {
+    pub(super) fn index(mut self) -> (Listed, Allowed) {
         self.entries.sort_unstable();
         self.entries.dedup_by_key(|entry| entry.meaning());
         self.entries.shrink_to_fit();
@@ -224,7 +232,7 @@ impl Names {
                 next
             })
             .collect();
-        listed
+        (listed, self.allowed)
     }
 }
 
@@ -334,7 +342,7 @@ mod tests {
         names.begin(place("c.txt", Action::Block));
         names.begin(place("d.txt", Action::Block));
         names.add(&wire("x.test"), Scope::Below, block, 2).unwrap();
-        let listed = names.index();
+        let listed = names.index().0;
         assert_eq!(listed.entries.len(), 4);
         assert_eq!(
             cited(&listed, "x.test"),
@@ -342,7 +350,7 @@ mod tests {
         );
         assert_eq!(cited(&listed, "y.test"), ["b.txt:1: *.y.test"]);
         assert_eq!(cited(&listed, "z.test"), [""; 0]);
-        assert_eq!(cited(&Names::default().index(), "z.test"), [""; 0]);
+        assert_eq!(cited(&Names::default().index().0, "z.test"), [""; 0]);
     }
 
     #[test]
@@ -356,7 +364,7 @@ mod tests {
                     .add(&name, Scope::Subtree, Action::Block, line)
                     .unwrap();
             }
-            let listed = names.index();
+            let listed = names.index().0;
             for line in 1..=count {
                 let expected = format!("list:{line}: n{line}.test");
                 assert_eq!(cited(&listed, &format!("n{line}.test")), [expected]);
@@ -385,7 +393,7 @@ mod tests {
         names
             .add(&wire("e.test"), Scope::Subtree, Action::Allow, 2)
             .unwrap();
-        let patterns: Vec<String> = names.allowed().map(|p| p.to_string()).collect();
+        let patterns: Vec<String> = names.index().1.patterns().map(|p| p.to_string()).collect();
         assert_eq!(patterns, ["=a.test", "*.c.test"]);
     }
 

@@ -8,6 +8,8 @@ use std::ops::Range;
 const BEFORE: usize = 40;
 const MARKED: usize = 60;
 const AFTER: usize = 30;
+/// A reason may quote the text, too.
+const REASON: usize = 240;
 
 /// Why a line of a file is not understood: the file, the line, the column (both from 1), the
 /// reason, and below that the line with a mark under the text in question. Whatever the file
@@ -67,7 +69,7 @@ impl Mistake {
             file: fit(file.chars()),
             line,
             column,
-            reason: reason.into(),
+            reason: shorten(&reason.into(), REASON),
             mark: start..start + marked.chars().count(),
             excerpt: format!("{before}{marked}{}", shorten(&after, AFTER))
                 .trim_end()
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn what_a_terminal_would_act_on_is_escaped() {
         let text = b"a\x1b[2J\xff\xe2\x80\xae\x07";
-        let shown = Mistake::new("f\x1b", 1, text, 0..1, "no").to_string();
+        let shown = Mistake::new("f\x1b", 1, text, 0..1, "`\t\x1b`").to_string();
         let is_fit = |c: char| c == '\n' || !(c.is_control() || c == '\u{202e}');
         assert!(shown.chars().all(is_fit), "{shown:?}");
         assert!(shown.contains(r"a\u{1b}[2J"), "{shown}");

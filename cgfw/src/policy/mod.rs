@@ -290,13 +290,10 @@ impl Policy {
         search: Vec<Domain>,
     ) -> Self {
         let Rules { rules, names } = rules.into();
-        let from_lists: Vec<Pattern> = match default {
-            Some(_) => Vec::new(),
-            None => names.allowed().collect(),
-        };
+        let (listed, allowed) = names.index();
         let mut policy = Self {
             names: HashMap::new(),
-            listed: names.index(),
+            listed,
             networks: Networks::default(),
             sockets: HashMap::new(),
             default: Action::Allow,
@@ -308,11 +305,10 @@ impl Policy {
         let rules: Vec<Arc<Rule>> = rules.into_iter().map(Arc::new).collect();
         policy.index(&rules);
         policy.default = default.unwrap_or_else(|| {
-            let of_lists = from_lists.into_iter().map(Rule::allowing);
-            let means_block = |allow: &Rule| !policy.is_implied(allow);
-            if rules.iter().any(|rule| means_block(rule))
-                || of_lists.into_iter().any(|rule| means_block(&rule))
-            {
+            let mut of_lists = allowed.patterns().map(Rule::allowing);
+            let is_list = rules.iter().any(|rule| !policy.is_implied(rule))
+                || of_lists.any(|rule| !policy.is_implied(&rule));
+            if is_list {
                 Action::Block
             } else {
                 Action::Allow
@@ -344,9 +340,6 @@ impl Policy {
             }
         }
         self.networks = Networks::new(networks);
-        for rules in self.names.values_mut() {
-            rules.sort_by_key(|rule| Reverse(rule.action));
-        }
     }
 
     /// Whether the rule can be there with everything else allowed: it blocks, or it is an
@@ -587,7 +580,7 @@ impl Policy {
         name.suffixes().flat_map(|suffix| {
             let given = self.names.get(suffix).into_iter().flatten().cloned();
             let mut rules: Vec<Arc<Rule>> = given.chain(self.listed.rules(suffix)).collect();
-            rules.sort_by_key(|rule| Reverse(rule.action));
+            rules.sort_by_key(|rule| Reverse(rule.rank()));
             rules
         })
     }

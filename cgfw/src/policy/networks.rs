@@ -9,8 +9,7 @@ use super::Rule;
 /// Rules by network. A look-up is a binary search and a walk outwards, however many there are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Networks {
-    /// By network, inner ones behind those around them; where networks are the same, those
-    /// that allow first.
+    /// By network, inner ones behind those around them; where networks are the same, by rank.
     entries: Vec<Entry>,
 }
 
@@ -32,8 +31,10 @@ impl Networks {
                 outer: None,
             })
             .collect();
+        // Walked from the last on, so that of equals the first that was written decides.
+        entries.reverse();
         // The order of IpNet is: version, first address, prefix length.
-        entries.sort_by_key(|entry| (entry.net, entry.rule.action));
+        entries.sort_by_key(|entry| (entry.net, entry.rule.rank()));
         let mut around: Vec<u32> = Vec::new();
         for at in 0..entries.len() {
             let net = entries[at].net;

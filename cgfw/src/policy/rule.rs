@@ -163,6 +163,22 @@ impl Rule {
         }
     }
 
+    /// Why the rule is there, in its author's words.
+    pub fn reason(&self) -> Option<&str> {
+        self.source.place.reason.as_deref()
+    }
+
+    /// The team to turn to.
+    pub fn owner(&self) -> Option<&str> {
+        self.source.place.owner.as_deref()
+    }
+
+    /// Which of two rules on the same name or network decides: the one of higher rank. One
+    /// that blocks, and then one whose owner can be told.
+    pub(super) fn rank(&self) -> (Action, bool) {
+        (self.action, self.owner().is_some())
+    }
+
     /// Whether the rule is an exception that a list makes for itself.
     pub(super) fn is_exception_of_list(&self) -> bool {
         let list = self.source.place.list;

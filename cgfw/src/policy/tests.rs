@@ -1126,3 +1126,34 @@ fn an_allow_list_blocks_the_rest_unless_it_is_one_of_exceptions() {
         );
     }
 }
+
+#[test]
+fn of_rules_that_say_the_same_the_one_with_an_owner_is_named() {
+    let owned = |text: &str| {
+        let mut rule = rule(text, Action::Block);
+        let place = Place {
+            name: "policy.toml".to_owned(),
+            owner: Some("team".to_owned()),
+            ..Place::default()
+        };
+        rule.source.place = Arc::new(place);
+        rule
+    };
+    let plain = ["github.com", "192.0.2.0/24"].map(|text| rule(text, Action::Block));
+    let owned = ["github.com", "192.0.2.0/24"].map(owned);
+    for rules in [[plain.clone(), owned.clone()], [owned, plain.clone()]] {
+        let policy = Policy::new(rules.concat(), None, None, Vec::new());
+        let by_name = policy.name(&domain("x.github.com"), &[]).rule;
+        let by_address = policy.address(ip("192.0.2.1")).unwrap().rule;
+        assert_eq!(source(by_name.as_ref()), Some("policy.toml"));
+        assert_eq!(source(by_address.as_ref()), Some("policy.toml"));
+    }
+    let [first, second] = ["--block a", "--block b"].map(|text| {
+        let mut rule = plain[1].clone();
+        rule.source = Source::argument(text);
+        rule
+    });
+    let policy = Policy::new(vec![first, second], None, None, Vec::new());
+    let named = policy.address(ip("192.0.2.1")).unwrap().rule;
+    assert_eq!(source(named.as_ref()), Some("--block a"));
+}

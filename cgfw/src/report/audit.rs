@@ -17,7 +17,7 @@ use super::escape::is_visible;
 use super::{End, PolicyChange, Start, abstract_name, proto};
 use crate::event::{Layer, Moved, Outcome, Peer, Process, Service, Verdict};
 use crate::ledger::{Act, Observation, Reason, Totals};
-use crate::policy::{Action, DirectIp, Domain, Policy};
+use crate::policy::{Action, DirectIp, Domain, Policy, Rule};
 
 /// Raised when a field changes its meaning or vanishes, not when one is added.
 const SCHEMA: u32 = 1;
@@ -39,6 +39,8 @@ struct RunStart<'l> {
     head: Head<'l>,
     version: &'static str,
     mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    break_glass: Option<Glass<'l>>,
     default: &'static str,
     direct_ip: &'static str,
     rules: &'l [String],
@@ -55,6 +57,15 @@ struct RunStart<'l> {
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<&'l [String]>,
     can_be_left: bool,
+}
+
+/// Why nothing is refused, and who says so.
+#[derive(Serialize)]
+struct Glass<'l> {
+    reason: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'l str>,
+    uid: u32,
 }
 
 #[derive(Serialize)]
@@ -84,6 +95,11 @@ struct Entry<'l> {
     act: Details<'l>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'l str>,
+    /// Why the rule is there; `reason` is why it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule_reason: Option<&'l str>,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     matched: Option<String>,
@@ -206,7 +222,16 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
     encode(&RunStart {
         head: head(start.time, run, "run_start"),
         version: env!("CARGO_PKG_VERSION"),
-        mode: if start.audit { "audit" } else { "enforce" },
+        mode: match (start.break_glass, start.audit) {
+            (Some(_), _) => "break_glass",
+            (None, true) => "audit",
+            (None, false) => "enforce",
+        },
+        break_glass: start.break_glass.map(|glass| Glass {
+            reason: &glass.reason,
+            user: glass.user.as_deref(),
+            uid: glass.uid,
+        }),
         default: default(start.policy),
         direct_ip: direct_ip(start.policy),
         rules: start.rules,
@@ -267,6 +292,7 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
         Layer::Packet => "packet",
         Layer::Delegation => "delegation",
     };
+    let rule = observation.rule.as_deref();
     encode(&Entry {
         head: head(observation.time, run, layer),
         verdict: match observation.verdict {
@@ -277,7 +303,9 @@ pub(super) fn entry(run: &str, observation: &Observation) -> Vec<u8> {
         layer,
         qname: observation.act.name().map(ToString::to_string),
         act: details(&observation.act),
-        rule: observation.rule.as_ref().map(|rule| rule.cite()),
+        rule: rule.map(Rule::cite),
+        owner: rule.and_then(Rule::owner),
+        rule_reason: rule.and_then(Rule::reason),
         reason: match observation.reason {
             Reason::Rule => "rule",
             Reason::Alias => "alias",

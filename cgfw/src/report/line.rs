@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::escape::{Plain, Quoted, command_line, command_of};
 use super::text::Paint;
-use super::{Style, abstract_name, proto};
+use super::{BreakGlass, Style, abstract_name, proto};
 use crate::event::{Layer, Moved, Peer, Service, Verdict};
 use crate::ledger::{Act, Observation};
 use crate::policy::{Action, Domain};
@@ -46,6 +46,13 @@ pub(super) fn of(observation: &Observation, default: Action, style: Style) -> St
     line.key("firewallMethod", &method);
     if let Some(rule) = &observation.rule {
         line.key("rule", &Quoted(rule.cite().as_bytes()));
+        if let Some(owner) = rule.owner() {
+            line.key("owner", &Quoted(owner.as_bytes()));
+        }
+        // `reason` is taken: it says what was refused.
+        if let Some(why) = rule.reason() {
+            line.key("why", &Quoted(why.as_bytes()));
+        }
     }
     if let Some(matched) = &observation.matched {
         line.key("matched", &Rooted(matched));
@@ -67,6 +74,18 @@ pub(super) fn moved(moved: &Moved, style: Style) -> String {
     if !moved.to.is_empty() {
         line.key("cgroup", &Quoted(&moved.to));
     }
+    line.end()
+}
+
+/// The line for a run that refuses nothing although it should.
+pub(super) fn break_glass(glass: &BreakGlass, style: Style) -> String {
+    let verdict = style.paint(Paint::Red, "NOTHING IS REFUSED");
+    let mut line = Line(format!("WARN BREAK-GLASS {verdict}"));
+    if let Some(user) = &glass.user {
+        line.key("user", &Quoted(user.as_bytes()));
+    }
+    line.key("uid", &glass.uid);
+    line.key("why", &Quoted(glass.reason.as_bytes()));
     line.end()
 }
 

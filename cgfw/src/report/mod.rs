@@ -53,6 +53,8 @@ pub struct Start<'r> {
     pub rules: &'r [String],
     /// Nothing is refused (`--audit`).
     pub audit: bool,
+    /// Nothing is refused because of an emergency.
+    pub break_glass: Option<&'r BreakGlass>,
     /// The user that the command runs as.
     pub uid: u32,
     pub command: &'r [Vec<u8>],
@@ -67,6 +69,15 @@ pub struct PolicyChange<'r> {
     /// The policy that is in force from now on and where its rules come from; or why the former
     /// one stays.
     pub outcome: Result<(&'r Policy, &'r [String]), &'r str>,
+}
+
+/// Why a run refuses nothing, and who says so (`--break-glass`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BreakGlass {
+    pub reason: String,
+    /// Who called cgfw, or called sudo to; `None` if there is no such user (any more).
+    pub user: Option<String>,
+    pub uid: u32,
 }
 
 /// What is known when a run has ended.
@@ -126,6 +137,7 @@ pub struct Report {
     style: Style,
     stderr: Outlet,
     audit_log: Option<AuditLog>,
+    break_glass: Option<BreakGlass>,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
 }
@@ -157,14 +169,27 @@ impl Report {
                     Ok::<_, io::Error>(AuditLog { path, outlet })
                 })
                 .transpose()?,
+            break_glass: None,
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
         })
     }
 
-    /// The run starts: the first line of the audit log, and what is enforced.
+    /// The run starts: the first line of the audit log, and what is enforced. That nothing
+    /// is, because of an emergency, is said however little is wanted.
     pub fn start(&mut self, start: &Start<'_>) {
         self.audit(|run| audit::run_start(run, start));
+        if let Some(glass) = start.break_glass {
+            let line = line::break_glass(glass, self.style);
+            self.stderr.write(line.into_bytes());
+            if self.audit_log.is_none() {
+                self.say(
+                    "there is no record of this but here; --audit-log FILE keeps one of \
+                     --break-glass",
+                );
+            }
+            self.break_glass = Some(glass.clone());
+        }
         if self.verbosity >= Verbosity::Verbose {
             self.say(&start.protection.to_string());
         }
@@ -245,7 +270,8 @@ impl Report {
         }
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
-            let summary = text::summary(end, totals, losses, self.style);
+            let glass = self.break_glass.as_ref();
+            let summary = text::summary(end, glass, totals, losses, self.style);
             self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;

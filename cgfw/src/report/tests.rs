@@ -9,7 +9,7 @@ use crate::event::{
     QueryKey, Service, Sign,
 };
 use crate::ledger::Ledger;
-use crate::policy::{Domain, Rule, Source, Transport};
+use crate::policy::{Domain, Place, Rule, Source, Transport};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::new(1_790_000_000 + seconds, 123_456_789)
@@ -30,12 +30,47 @@ fn rule(flag: &str, pattern: &str) -> Rule {
 
 fn policy(rules: &[(&str, &str)]) -> Arc<Policy> {
     let rules = rules.iter().map(|(flag, pattern)| rule(flag, pattern));
-    Arc::new(Policy::new(
-        rules.collect::<Vec<_>>(),
-        None,
-        None,
-        Vec::new(),
-    ))
+    policy_of(rules.collect())
+}
+
+fn policy_of(rules: Vec<Rule>) -> Arc<Policy> {
+    Arc::new(Policy::new(rules, None, None, Vec::new()))
+}
+
+/// A rule of the file `policy.toml`.
+fn written(line: u32, pattern: &str, reason: &str, owner: &str) -> Rule {
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let place = Place {
+        name: "policy.toml".to_owned(),
+        list: None,
+        reason: text(reason),
+        owner: text(owner),
+    };
+    let source = Source {
+        place: Arc::new(place),
+        line,
+    };
+    Rule::parse(pattern, Action::Block, source).unwrap()
+}
+
+fn alice() -> BreakGlass {
+    BreakGlass {
+        reason: "the registry is \u{1b}[2J down".to_owned(),
+        user: Some("alice".to_owned()),
+        uid: 1000,
+    }
+}
+
+fn protection() -> Protection {
+    Protection {
+        kernel: "6.18.44".to_owned(),
+        cgroup: "/cg".into(),
+        hooks: vec!["connect4".to_owned()],
+        sees_sockets: true,
+        sees_processes: false,
+        strict: None,
+        privileges: Privileges::Root,
+    }
 }
 
 fn words(command: &str) -> Vec<Vec<u8>> {
@@ -588,18 +623,11 @@ fn the_audit_log_has_the_fields_of_the_design() {
         policy: &policy,
         rules: &written,
         audit: false,
+        break_glass: None,
         uid: 1000,
         command: &words("./deploy.sh --fast"),
         cwd: Some(Path::new("/srv")),
-        protection: &Protection {
-            kernel: "6.18.44".to_owned(),
-            cgroup: "/cg".into(),
-            hooks: vec!["connect4".to_owned()],
-            sees_sockets: true,
-            sees_processes: false,
-            strict: None,
-            privileges: Privileges::Root,
-        },
+        protection: &protection(),
     });
     run.look_up(
         Some(process(5, "git fetch")),
@@ -944,5 +972,207 @@ not clean: 2 processes were moved out of the cgroup
     assert!(
         line.contains(r#""cgroup":"/user.slice/\u001b","is_back":true,"pid":5,"#),
         "{line}"
+    );
+}
+
+#[test]
+fn a_refusal_says_why_the_rule_is_there_and_whom_to_ask() {
+    let reason = "we deploy \"it\"\nowner=\"nobody\"";
+    let rules = vec![
+        written(7, "github.com", reason, "team-git"),
+        written(9, "cdn.example", "", "team-cdn"),
+    ];
+    let mut run = Run::plain(&policy_of(rules));
+    run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
+    run.look_up(
+        Some(process(5, "curl")),
+        "my.example",
+        &["a.cdn.example"],
+        &[],
+    );
+    let (stderr, audit_log, _) = run.end(|_| ());
+    let lines: Vec<&str> = stderr.lines().take(2).collect();
+    assert_eq!(
+        lines,
+        [
+            "WARN DNS BLOCKED reason=FromDNSRequest blocked=true blockedAt=dns \
+             domain=github.com. pid=5 cmd=\"curl\" firewallMethod=blocklist \
+             rule=\"policy.toml:7: github.com\" owner=\"team-git\" \
+             why=\"we deploy \\\"it\\\"\\nowner=\\\"nobody\\\"\" qtype=A",
+            "WARN DNS BLOCKED reason=FromDNSRequest blocked=true blockedAt=dns \
+             domain=my.example. pid=5 cmd=\"curl\" firewallMethod=blocklist \
+             rule=\"policy.toml:9: cdn.example\" owner=\"team-cdn\" \
+             matched=a.cdn.example. qtype=A",
+        ]
+    );
+    let entries: Vec<serde_json::Value> = audit_log
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert_eq!(entries[0]["rule"], "policy.toml:7: github.com");
+    assert_eq!(entries[0]["owner"], "team-git");
+    assert_eq!(entries[0]["rule_reason"], reason);
+    assert_eq!(entries[0]["reason"], "rule");
+    assert_eq!(entries[1]["owner"], "team-cdn");
+    assert_eq!(entries[1].get("rule_reason"), None);
+}
+
+#[test]
+fn what_was_blocked_is_grouped_by_the_owner_to_ask() {
+    for (audit, title, verdict) in [
+        (false, "blocked", "4 targets were blocked"),
+        (true, "would be blocked", "4 targets would be blocked"),
+    ] {
+        let rules = vec![
+            written(3, "ads.example", "", ""),
+            written(7, "github.com", "we deploy github.com", "team-git"),
+            written(11, "db.example", "", "team-db"),
+        ];
+        let mut run = Run::plain(&policy_of(rules));
+        run.audit = audit;
+        let curl = || Some(process(5, "curl -O"));
+        run.look_up(curl(), "ads.example", &[], &[]);
+        run.look_up(curl(), "github.com", &[], &[]);
+        run.look_up(curl(), "a.example", &["www.github.com"], &[]);
+        run.look_up(curl(), "a.db.example", &[], &[]);
+        run.look_up(curl(), "a.db.example", &[], &[]);
+        let (stderr, ..) = run.end(|_| ());
+        let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
+        check(
+            summary,
+            &format!(
+                "\
+cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  {title} (4)
+    owner: team-db (1)
+      a.db.example  2 lookups  curl -O
+                               (policy.toml:11: db.example)
+    owner: team-git (2)
+      a.example     1 lookup   curl -O
+                               (policy.toml:7: github.com, because of www.github.com: we deploy github.com)
+      github.com    1 lookup   curl -O
+                               (policy.toml:7: github.com: we deploy github.com)
+    no owner (1)
+      ads.example   1 lookup   curl -O
+                               (policy.toml:3: ads.example)
+not clean: {verdict} (ask team-db and team-git)
+"
+            ),
+        );
+    }
+}
+
+#[test]
+fn owners_do_not_make_a_summary_long() {
+    let rules = (0..150_u32).map(|n| {
+        let owner = format!("team-{:03}", n / 2);
+        written(n, &format!("n{n:03}.example"), "", &owner)
+    });
+    let mut run = Run::plain(&policy_of(rules.collect()));
+    for n in 0..150 {
+        let name = format!("n{n:03}.example");
+        run.look_up(Some(process(7, "make")), &name, &[], &[]);
+    }
+    let (stderr, ..) = run.end(|_| ());
+    let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
+    // A target is two lines, its command and its rule; two of them have one owner.
+    assert_eq!(summary.lines().count(), 1 + 1 + 100 * 2 + 50 + 1 + 1);
+    assert!(summary.contains("\n    owner: team-049 (2)\n"), "{summary}");
+    let end = "\n    and 50 more (--audit-log has them all)\nnot clean: 150 targets were blocked \
+               (ask team-000, team-001 and others)\n";
+    assert!(summary.ends_with(end), "{summary}");
+}
+
+/// Start a run that refuses nothing because of an emergency, and end it.
+fn break_the_glass(verbosity: Verbosity) -> (String, String) {
+    let policy = policy(&[]);
+    let mut run = Run::new(&policy, verbosity, Style::default());
+    run.report.start(&Start {
+        time: at(0),
+        policy: &policy,
+        rules: &[],
+        audit: true,
+        break_glass: Some(&alice()),
+        uid: 0,
+        command: &words("./deploy.sh"),
+        cwd: None,
+        protection: &protection(),
+    });
+    let (stderr, audit_log, _) = run.end(|_| ());
+    (stderr, audit_log)
+}
+
+#[test]
+fn broken_glass_is_told_first_and_last_and_logged() {
+    let loud = "WARN BREAK-GLASS NOTHING IS REFUSED user=\"alice\" uid=1000 \
+                why=\"the registry is \\u{1b}[2J down\"\n";
+    let (stderr, audit_log) = break_the_glass(Verbosity::Normal);
+    check(
+        &stderr,
+        &format!(
+            "\
+{loud}cgfw: ./deploy.sh --fast succeeded after 2.4 s
+  BREAK-GLASS, nothing was refused: the registry is \\u{{1b}}[2J down (alice, uid 1000)
+  nothing was contacted
+not clean: --break-glass refused nothing
+"
+        ),
+    );
+    let (first, _) = audit_log.split_once('\n').unwrap();
+    let first: serde_json::Value = serde_json::from_str(first).unwrap();
+    assert_eq!(first["mode"], "break_glass");
+    let glass = serde_json::json!({
+        "reason": "the registry is \u{1b}[2J down", "user": "alice", "uid": 1000
+    });
+    assert_eq!(first["break_glass"], glass);
+    assert!(!audit_log.contains('\u{1b}'), "{audit_log}");
+    // It is the record of an emergency, however little is wanted.
+    let (stderr, _) = break_the_glass(Verbosity::Quiet);
+    check(&stderr, loud);
+}
+
+#[test]
+fn broken_glass_without_an_audit_log_says_that_stderr_is_the_record() {
+    let stderr = Shared::default();
+    let mut report = Report::new(
+        "r1".to_owned(),
+        Action::Allow,
+        Verbosity::Quiet,
+        Style::default(),
+        stderr.clone(),
+        None::<(PathBuf, io::Sink)>,
+    )
+    .unwrap();
+    let nobody = BreakGlass {
+        user: None,
+        uid: 4711,
+        ..alice()
+    };
+    report.start(&Start {
+        time: at(0),
+        policy: &policy(&[]),
+        rules: &[],
+        audit: true,
+        break_glass: Some(&nobody),
+        uid: 0,
+        command: &words("./deploy.sh"),
+        cwd: None,
+        protection: &protection(),
+    });
+    let end = End {
+        time: at(2),
+        command: &words("./deploy.sh"),
+        outcome: Outcome::Exited(0),
+        exit_code: 0,
+        elapsed: Duration::ZERO,
+        survivors: Vec::new(),
+        fate: Fate::Ended,
+        caveats: Vec::new(),
+    };
+    report.end(&end, Ledger::new(policy(&[])).totals());
+    check(
+        &stderr.text(),
+        "WARN BREAK-GLASS NOTHING IS REFUSED uid=4711 why=\"the registry is \\u{1b}[2J down\"\n\
+         cgfw: there is no record of this but here; --audit-log FILE keeps one of --break-glass\n",
     );
 }

@@ -7,18 +7,19 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::escape::{Plain, command_line, command_of};
-use super::{End, Fate, Losses, Style, abstract_name, proto};
+use super::{BreakGlass, End, Fate, Losses, Style, abstract_name, proto};
 use crate::event::{Outcome, Peer, Service, Verdict};
 use crate::ledger::{Delegated, Target, Total, Totals};
+use crate::policy::Rule;
 
 /// Rows of each section; nobody reads a thousand.
 const MAX_ROWS: usize = 100;
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
 
-/// Names in the clause about delegation.
-const MAX_DOERS: usize = 3;
-/// Whoever listens, unknown.
+/// Names in one clause of the verdict.
+const MAX_LISTED: usize = 3;
+/// Whoever else there is.
 const OTHERS: &str = "others";
 
 /// ANSI colours (ECMA-48 SGR).
@@ -31,7 +32,13 @@ pub(super) enum Paint {
 }
 
 /// The summary, as whole lines.
-pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Style) -> String {
+pub(super) fn summary(
+    end: &End<'_>,
+    glass: Option<&BreakGlass>,
+    totals: &Totals,
+    losses: Losses,
+    style: Style,
+) -> String {
     let mut page = Page {
         text: String::new(),
         style,
@@ -44,6 +51,7 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Sty
         Elapsed(end.elapsed)
     );
     page.line(&style.paint(Paint::Bold, &style.fit(&heading)));
+    page.break_glass(glass);
     page.survivors(end);
     page.moved(totals);
     let sections = Sections::of(totals);
@@ -55,7 +63,11 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Sty
     if totals.targets().next().is_none() {
         page.line("  nothing was contacted");
     }
-    let faults = faults(end, totals, &sections, losses);
+    let glass = glass.map(|_| "--break-glass refused nothing".to_owned());
+    let faults: Vec<String> = glass
+        .into_iter()
+        .chain(faults(end, totals, &sections, losses))
+        .collect();
     if faults.is_empty() {
         let verdict = "clean: nothing was blocked, and every contact was judged";
         page.line(&style.paint(Paint::Green, verdict));
@@ -69,7 +81,8 @@ pub(super) fn summary(end: &End<'_>, totals: &Totals, losses: Losses, style: Sty
 /// A target's name or address, and what happened to it.
 type Row<'t> = (String, &'t Total);
 
-/// The targets by what became of them, names before addresses, in their order.
+/// The targets by what became of them, names before addresses, in their order; what was
+/// blocked by its owners first, and what has none last.
 #[derive(Default)]
 struct Sections<'t> {
     blocked: Vec<Row<'t>>,
@@ -100,23 +113,24 @@ impl<'t> Sections<'t> {
             };
             section.push((title, total));
         }
+        for section in [&mut sections.blocked, &mut sections.would_block] {
+            section.sort_by_key(|(_, total)| {
+                let owner = owner(total);
+                (owner.is_none(), owner)
+            });
+        }
         sections
     }
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
 fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
-    let length = |rows: &[Row<'_>]| u64::try_from(rows.len()).unwrap_or(u64::MAX);
     let released = match end.fate {
         Fate::Released => end.survivors.len(),
         Fate::Ended | Fate::Awaited => 0,
     };
-    let blocked = length(&sections.blocked);
-    let would_block = length(&sections.would_block);
     let unjudged = totals.targets().filter(|(_, total)| total.unjudged).count();
-    [
-        counted(blocked, "target was", "targets were", "blocked"),
-        counted(would_block, "target", "targets", "would be blocked"),
+    let gaps = [
         counted(
             unjudged,
             "contact was",
@@ -149,17 +163,39 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losse
             "processes were",
             "moved out of the cgroup",
         ),
+    ];
+    refusals(sections)
+        .into_iter()
+        .chain(gaps)
+        .flatten()
+        .chain(unseen(sections))
+        .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
+        .chain(
+            end.caveats
+                .iter()
+                .map(|text| Plain(text.as_bytes()).to_string()),
+        )
+        .collect()
+}
+
+/// The clauses on what was refused, with whom to ask.
+fn refusals(sections: &Sections<'_>) -> [Option<String>; 2] {
+    let (blocked, would_block) = (&sections.blocked, &sections.would_block);
+    let asking = |what: &str, rows| format!("{what}{}", turn_to(rows));
+    [
+        counted(
+            blocked.len(),
+            "target was",
+            "targets were",
+            &asking("blocked", blocked),
+        ),
+        counted(
+            would_block.len(),
+            "target",
+            "targets",
+            &asking("would be blocked", would_block),
+        ),
     ]
-    .into_iter()
-    .flatten()
-    .chain(unseen(sections))
-    .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
-    .chain(
-        end.caveats
-            .iter()
-            .map(|text| Plain(text.as_bytes()).to_string()),
-    )
-    .collect()
 }
 
 /// How many processes were moved out, at least.
@@ -188,23 +224,37 @@ fn unseen(sections: &Sections<'_>) -> Option<String> {
             }
         }
     }
-    // The section has them all.
-    if doers.len() > MAX_DOERS {
-        doers.truncate(MAX_DOERS - 1);
-        doers.push("others".to_owned());
-    }
     let verb = if doers.len() == 1 && doers[0] != OTHERS {
         "does"
     } else {
         "do"
     };
-    let last = doers.pop()?;
-    let doers = match &doers[..] {
-        [] => last,
-        first => format!("{} and {last}", first.join(", ")),
-    };
+    let doers = listed(doers)?;
     let what = format!("what {doers} {verb} is not seen");
     counted(count, "delegation:", "delegations:", &what)
+}
+
+/// Whom to ask about what was blocked: ` (ask team-a and team-b)`, nothing if nobody is
+/// named.
+fn turn_to(rows: &[Row<'_>]) -> String {
+    let mut owners: Vec<&str> = rows.iter().filter_map(|(_, total)| owner(total)).collect();
+    owners.dedup();
+    let plain = |owner: &str| Plain(owner.as_bytes()).to_string();
+    listed(owners.into_iter().map(plain).collect())
+        .map_or_else(String::new, |owners| format!(" (ask {owners})"))
+}
+
+/// `a`, `a and b`, `a, b and others`: the sections have them all.
+fn listed(mut names: Vec<String>) -> Option<String> {
+    if names.len() > MAX_LISTED {
+        names.truncate(MAX_LISTED - 1);
+        names.push(OTHERS.to_owned());
+    }
+    let last = names.pop()?;
+    Some(match &names[..] {
+        [] => last,
+        first => format!("{} and {last}", first.join(", ")),
+    })
 }
 
 /// Who does the network for the child at this target.
@@ -219,6 +269,13 @@ fn names_of(title: &str, delegated: &Delegated) -> Vec<String> {
     delegated.peers.iter().map(comm).collect()
 }
 
+/// How wide the columns of a section are.
+#[derive(Clone, Copy)]
+struct Columns {
+    name: usize,
+    count: usize,
+}
+
 /// The summary as it is being written.
 struct Page {
     text: String,
@@ -229,6 +286,18 @@ impl Page {
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
+    }
+
+    fn break_glass(&mut self, glass: Option<&BreakGlass>) {
+        let Some(BreakGlass { reason, user, uid }) = glass else {
+            return;
+        };
+        let reason = Plain(reason.as_bytes());
+        let user = user
+            .as_ref()
+            .map_or_else(String::new, |user| format!("{}, ", Plain(user.as_bytes())));
+        let row = format!("  BREAK-GLASS, nothing was refused: {reason} ({user}uid {uid})");
+        self.line(&self.style.paint(Paint::Red, &row));
     }
 
     fn survivors(&mut self, end: &End<'_>) {
@@ -283,22 +352,49 @@ impl Page {
         }
         let title = format!("  {title} ({})", rows.len());
         self.line(&self.style.paint(paint, &title));
-        let total = rows.len();
-        let rows = &rows[..total.min(MAX_ROWS)];
-        let counts: Vec<String> = rows.iter().map(|(_, total)| tally(total)).collect();
-        let name_width = column(rows.iter().map(|(name, _)| name.chars().count()));
-        let count_width = column(counts.iter().map(|count| count.chars().count()));
-        for ((name, total), count) in rows.iter().zip(&counts) {
+        let shown = &rows[..rows.len().min(MAX_ROWS)];
+        let columns = Columns {
+            name: column(shown.iter().map(|(name, _)| name.chars().count())),
+            count: column(shown.iter().map(|(_, total)| tally(total).chars().count())),
+        };
+        if shown.iter().all(|(_, total)| owner(total).is_none()) {
+            self.rows(shown, 4, columns);
+        } else {
+            let mut room = MAX_ROWS;
+            for group in rows.chunk_by(|(_, one), (_, other)| owner(one) == owner(other)) {
+                if room == 0 {
+                    break;
+                }
+                let title = match owner(group[0].1) {
+                    Some(owner) => format!("owner: {}", Plain(owner.as_bytes())),
+                    None => "no owner".to_owned(),
+                };
+                let title = format!("    {title} ({})", group.len());
+                self.line(&self.style.fit(&title));
+                let shown = group.len().min(room);
+                self.rows(&group[..shown], 6, columns);
+                room -= shown;
+            }
+        }
+        self.rest(rows.len());
+    }
+
+    fn rows(&mut self, rows: &[Row<'_>], margin: usize, columns: Columns) {
+        for (name, total) in rows {
+            let (name_width, count_width) = (columns.name, columns.count);
             let mut commands = commands(total).into_iter();
             let first = commands.next().unwrap_or_default();
-            let row = format!("    {name:name_width$}  {count:count_width$}  {first}");
+            let count = tally(total);
+            let row = format!(
+                "{:margin$}{name:name_width$}  {count:count_width$}  {first}",
+                ""
+            );
             self.line(self.style.fit(&row).trim_end());
-            let indent = " ".repeat(4 + name_width + 2 + count_width + 2);
+            let indent = " ".repeat(margin + name_width + 2 + count_width + 2);
             for command in commands.chain(grounds(total)) {
                 self.line(&self.style.fit(&format!("{indent}{command}")));
             }
         }
-        self.rest(total);
     }
 
     /// Say how many of `total` rows had no place.
@@ -337,25 +433,43 @@ fn commands(total: &Total) -> Vec<String> {
     commands
 }
 
+/// Whom to ask about what was blocked, or would have been.
+fn owner(total: &Total) -> Option<&str> {
+    let rule = total.rule.as_deref()?;
+    match total.verdict {
+        Verdict::Blocked | Verdict::WouldBlock => rule.owner(),
+        Verdict::Allowed => None,
+    }
+}
+
 /// Who acts for the child there, why the target was blocked, and what else it is called.
 fn grounds(total: &Total) -> Vec<String> {
     let mut grounds = Vec::new();
     if let Some(delegated) = &total.delegated {
         grounds.extend(delegation(delegated));
     }
-    let rule = total
-        .rule
-        .as_ref()
-        .map(|rule| Plain(rule.cite().as_bytes()).to_string());
-    let reason = match (total.verdict, &total.delegated) {
-        (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => rule,
-        (Verdict::Allowed, _) => None,
-        (_, Some(Delegated { via: None, .. })) => Some("--strict: not of this run".to_owned()),
-        (_, _) => Some(rule.unwrap_or("no rule allows it".to_owned())),
+    let rule = total.rule.as_deref();
+    let cite = |rule: &Rule| Plain(rule.cite().as_bytes()).to_string();
+    let (ground, rule) = match (total.verdict, &total.delegated) {
+        (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => (rule.map(cite), rule),
+        (Verdict::Allowed, _) => (None, None),
+        (_, Some(Delegated { via: None, .. })) => {
+            (Some("--strict: not of this run".to_owned()), None)
+        }
+        (_, _) => (
+            Some(rule.map_or("no rule allows it".to_owned(), cite)),
+            rule,
+        ),
     };
-    grounds.extend(reason.map(|reason| match &total.matched {
-        Some(matched) => format!("({reason}, because of {matched})"),
-        None => format!("({reason})"),
+    grounds.extend(ground.map(|mut ground| {
+        // Writing to a string cannot fail.
+        if let Some(matched) = &total.matched {
+            let _infallible = write!(ground, ", because of {matched}");
+        }
+        if let Some(why) = rule.and_then(Rule::reason) {
+            let _infallible = write!(ground, ": {}", Plain(why.as_bytes()));
+        }
+        format!("({ground})")
     }));
     if !total.also.is_empty() {
         let names: Vec<String> = total.also.iter().map(ToString::to_string).collect();

@@ -204,8 +204,7 @@ impl Watcher {
     /// Say what is wrong, once for each version of the files.
     fn say(&self, before: Option<Bad>, versions: Versions, error: &anyhow::Error) -> Bad {
         let error = format!("{error:#}");
-        let is_known =
-            before.is_some_and(|bad| bad.versions == versions && bad.error == error);
+        let is_known = before.is_some_and(|bad| bad.versions == versions && bad.error == error);
         if !is_known {
             self.tell(Change::Bad(error.clone()));
         }

@@ -88,7 +88,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         (&policy, &origins),
         identity.as_ref(),
         &protection,
-    );
+    )?;
 
     prepare::event_loop()?.block_on(async {
         let mut ledger = Ledger::new(Arc::clone(&policy));

@@ -21,7 +21,7 @@ use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
 use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
-use crate::report::{Privileges, Protection, Report, Start, Style, Verbosity};
+use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Style, Verbosity};
 use crate::sources::{self, Loaded};
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
@@ -197,19 +197,35 @@ pub(super) fn tell_the_start(
     (policy, origins): (&Policy, &[String]),
     identity: Option<&Identity>,
     protection: &Protection,
-) {
+) -> anyhow::Result<()> {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
+    let break_glass = break_glass(settings)?;
     report.start(&Start {
         time: SystemTime::now(),
         policy,
         rules: origins,
         audit: settings.audit,
+        break_glass: break_glass.as_ref(),
         uid: uid(identity).as_raw(),
         command: &command,
         cwd: cwd.as_deref(),
         protection,
     });
+    Ok(())
+}
+
+/// Why nothing is refused in this run, and who says so.
+fn break_glass(settings: &Settings) -> anyhow::Result<Option<BreakGlass>> {
+    let Some(reason) = settings.break_glass.clone() else {
+        return Ok(None);
+    };
+    let (uid, user) = child::caller()?;
+    Ok(Some(BreakGlass {
+        reason,
+        user,
+        uid: uid.as_raw(),
+    }))
 }
 
 /// What `--strict` does about unix sockets: LSM programs judge them, where the kernel takes

@@ -1,11 +1,13 @@
 //! What is blocked, and how that looks.
 
+use std::sync::Arc;
+
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use super::lab::{Setup, Upstream, domain, ede, ip, policy, query, records};
 use crate::event::Verdict;
-use crate::policy::{Action, OnBlock, Ports, Transport};
+use crate::policy::{Action, OnBlock, Place, Policy, Ports, Rule, Source, Transport};
 
 const CHAIN: [&str; 4] = [
     "alias.test. 5 CNAME middle.test.",
@@ -204,5 +206,90 @@ async fn ports_that_differ_are_pinned_and_not_refused() {
     assert_eq!(lab.queries()[0].verdict, Verdict::Allowed);
     let pin = ("x.test".to_owned(), vec![ip("192.0.2.1")], ports);
     assert_eq!(lab.pins(), [pin]);
+    lab.stop().await;
+}
+
+/// A policy of one rule in a file.
+fn written(file: &str, reason: &str, owner: &str) -> Policy {
+    let place = Place {
+        name: file.to_owned(),
+        list: None,
+        reason: Some(reason.to_owned()),
+        owner: Some(owner.to_owned()),
+    };
+    let source = Source {
+        place: Arc::new(place),
+        line: 7,
+    };
+    let rule = Rule::parse("github.com", Action::Block, source).unwrap();
+    Policy::new(vec![rule], None, None, Vec::new())
+}
+
+#[tokio::test]
+async fn a_client_is_told_why_the_rule_is_there_and_whom_to_ask() {
+    let upstream = Upstream::with_zone(&CHAIN).await;
+    let long = "because ".repeat(1000);
+    let path = "/very/long/path".repeat(100);
+    for (file, reason, owner, expected) in [
+        (
+            "policy.toml",
+            "we deploy it",
+            "team-git",
+            "blocked by policy.toml:7: github.com: we deploy it (owner team-git)".to_owned(),
+        ),
+        (
+            "policy.toml",
+            "a\nb\u{1b}[2J",
+            "te\0am",
+            r"blocked by policy.toml:7: github.com: a\nb\u{1b}[2J (owner te\0am)".to_owned(),
+        ),
+        (
+            "policy.toml",
+            &long,
+            "team-git",
+            format!(
+                "blocked by policy.toml:7: github.com: {}… (owner team-git)",
+                &long[..142]
+            ),
+        ),
+        (
+            &path,
+            "we deploy it",
+            "team-git",
+            format!("blocked by {}… (owner team-git)", &path[..169]),
+        ),
+        (
+            "policy.toml",
+            "short",
+            &long,
+            format!(
+                "blocked by policy.toml:7: github.com: short (owner {}…)",
+                &long[..61]
+            ),
+        ),
+    ] {
+        let lab = Setup::new(written(file, reason, owner), &[&upstream]).start();
+        let got = lab.ask("github.com.", RecordType::A).await;
+        let (code, text) = ede(&got).unwrap();
+        assert_eq!((code, &*text), (15, &*expected));
+        assert!(text.len() <= 200, "{} octets", text.len());
+        lab.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_longest_text_fits_with_the_longest_name() {
+    let upstream = Upstream::with_zone(&CHAIN).await;
+    let reason = "日本".repeat(1000);
+    let lab = Setup::new(written("policy.toml", &reason, "team-git"), &[&upstream]).start();
+    let label = "a".repeat(63);
+    let name = format!("{label}.{label}.{label}.{}.github.com.", "b".repeat(50));
+    assert_eq!(name.len(), 254);
+    let got = lab.ask(&name, RecordType::A).await;
+    assert!(!got.metadata.truncation);
+    let (_, text) = ede(&got).unwrap();
+    assert!(text.ends_with("… (owner team-git)"), "{text}");
+    assert!((198..=200).contains(&text.len()), "{} octets", text.len());
+    assert!(got.to_vec().unwrap().len() <= 512);
     lab.stop().await;
 }

@@ -33,6 +33,9 @@ use super::{Action, DirectIp, Place, Rule, Source};
 /// The one version of the format.
 const VERSION: i64 = 1;
 
+/// The longest reason or owner, in characters.
+const MAX_REMARK: usize = 500;
+
 /// The JSON Schema (2020-12) of policy files.
 pub const SCHEMA: &str = include_str!("../schema.json");
 
@@ -148,11 +151,13 @@ struct RuleTable {
     allow_file: Option<Spanned<Texts>>,
     /// Why, for whoever runs into the rule.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
+    #[cfg_attr(test, schemars(with = "String"))]
+    #[cfg_attr(test, schemars(extend("pattern" = r"\S", "maxLength" = MAX_REMARK)))]
     reason: Option<Spanned<String>>,
     /// Whom to turn to.
     #[serde(default)]
-    #[cfg_attr(test, schemars(with = "String", extend("pattern" = r"\S")))]
+    #[cfg_attr(test, schemars(with = "String"))]
+    #[cfg_attr(test, schemars(extend("pattern" = r"\S", "maxLength" = MAX_REMARK)))]
     owner: Option<Spanned<String>>,
 }
 
@@ -259,8 +264,8 @@ impl File<'_> {
         let place = Arc::new(Place {
             name: self.name.to_owned(),
             list: None,
-            reason: self.text_of(table.reason)?,
-            owner: self.text_of(table.owner)?,
+            reason: self.remark(table.reason)?,
+            owner: self.remark(table.owner)?,
         });
         let subjects = [
             table
@@ -332,10 +337,21 @@ impl File<'_> {
         }
     }
 
-    fn text_of(&self, text: Option<Spanned<String>>) -> Result<Option<String>, Mistake> {
-        match text {
-            Some(text) if text.get_ref().trim().is_empty() => Err(self.mistake(text.span(), EMPTY)),
-            text => Ok(text.map(Spanned::into_inner)),
+    /// A reason or an owner: it says something, and not too much.
+    fn remark(&self, text: Option<Spanned<String>>) -> Result<Option<String>, Mistake> {
+        let Some(text) = text else {
+            return Ok(None);
+        };
+        if text.get_ref().chars().count() > MAX_REMARK {
+            let reason = format!(
+                "a reason or an owner has at most {MAX_REMARK} characters: it is part of every \
+                 line about a refusal"
+            );
+            return Err(self.mistake(text.span(), reason));
+        }
+        match text.get_ref().trim() {
+            "" => Err(self.mistake(text.span(), EMPTY)),
+            remark => Ok(Some(remark.to_owned())),
         }
     }
 

@@ -354,3 +354,28 @@ fn the_schema_and_the_parser_agree() {
         assert_eq!(is_valid(text), wrong.is_none(), "{text}");
     }
 }
+
+#[test]
+fn a_remark_is_trimmed_and_not_a_book() {
+    let mut schemas = Schemas::new();
+    let schema = compiled(&mut schemas);
+    for (characters, fits) in [(500, true), (501, false)] {
+        for key in ["reason", "owner"] {
+            // Two octets each.
+            let remark = "\u{e9}".repeat(characters);
+            let text = format!("version = 1\n[[rule]]\nblock = 'a.test'\n{key} = '{remark}'");
+            let parsed = PolicyFile::parse("p.toml", text.as_bytes());
+            assert_eq!(parsed.is_ok(), fits, "{key} of {characters}");
+            let value: Value = toml::from_str(&text).unwrap();
+            assert_eq!(schemas.validate(&value, schema).is_ok(), fits, "{key}");
+            if let Err(mistake) = parsed {
+                let mistake = mistake.to_string();
+                assert!(mistake.contains("has at most 500 characters"), "{mistake}");
+            }
+        }
+    }
+    let text = "version = 1\n[[rule]]\nblock = 'a.test'\nowner = ' team-git\\t '";
+    let text = text.replace('\'', "\"");
+    let file = PolicyFile::parse("p.toml", text.as_bytes()).unwrap();
+    assert_eq!(file.rules[0].owner(), Some("team-git"));
+}

@@ -523,22 +523,25 @@ fn is_local(wire: &[u8]) -> bool {
 }
 
 /// The wire labels of a host name, if it is one that [`super::Domain::parse`] reads letter by
-/// letter, and no number that could be an address.
+/// letter.
 fn plain<'w>(text: &[u8], wire: &'w mut [u8; MAX_WIRE]) -> Option<&'w [u8]> {
     let wire = ldh(text, wire)?;
-    let mut rest = wire;
-    let mut last = rest;
-    while let Some((length, tail)) = rest.split_first() {
-        let (label, tail) = tail.split_at(usize::from(*length));
-        if label.starts_with(b"xn--") {
-            return None;
-        }
-        (last, rest) = (label, tail);
-    }
-    (!is_numeric(last)).then_some(wire)
+    let is_plain = labels(wire).all(|label| !label.starts_with(b"xn--"));
+    is_plain.then_some(wire)
 }
 
-/// The wire labels of a name that is made of letters, digits, hyphens and underscores.
+fn labels(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = wire;
+    std::iter::from_fn(move || {
+        let (length, tail) = rest.split_first()?;
+        let (label, tail) = tail.split_at(usize::from(*length));
+        rest = tail;
+        Some(label)
+    })
+}
+
+/// The wire labels of a name that is made of letters, digits, hyphens and underscores, and is
+/// no number that could be an address.
 fn ldh<'w>(text: &[u8], wire: &'w mut [u8; MAX_WIRE]) -> Option<&'w [u8]> {
     let text = text.strip_suffix(b".").unwrap_or(text);
     let wire = wire.get_mut(..=text.len())?;
@@ -556,7 +559,7 @@ fn ldh<'w>(text: &[u8], wire: &'w mut [u8; MAX_WIRE]) -> Option<&'w [u8]> {
         }
     }
     wire[start] = label_length(text.len() - start)?;
-    Some(wire)
+    (!is_numeric(&wire[start + 1..])).then_some(wire)
 }
 
 fn label_length(length: usize) -> Option<u8> {

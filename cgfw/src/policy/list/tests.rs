@@ -220,6 +220,10 @@ fn a_name_that_idna_refuses_is_taken_as_it_stands() {
         "xn--a.test\n0.0.0.0 XN--a.test\n",
         &[r"1 Block \xn--a.test", r"2 Block =\xn--a.test"],
     );
+    fails(
+        b"xn--a.2.3",
+        "list:1:1: not a valid (internationalised) domain name",
+    );
 }
 
 #[test]
