@@ -13,7 +13,7 @@ use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, in_force, is_loopback, is_mapped, is_own,
+    ANY, DNS_PORT, Destination, Generation, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own,
     mapped, unresolved,
 };
 
@@ -129,8 +129,8 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
     let mut kind = kind;
-    let in_force = in_force();
-    let mut action = destination.action(in_force, unresolved(in_force, &destination.address));
+    let generation = Generation::in_force();
+    let mut action = destination.action(generation, unresolved(generation, &destination.address));
     // Egress sees who listens on this host. But a SYN that it drops is sent again and again.
     if config!(strict) != 0
         && kind == ACT_CONNECT

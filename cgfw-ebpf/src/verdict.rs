@@ -28,8 +28,8 @@ pub(crate) struct Destination {
 impl Destination {
     /// [`ALLOW`] or [`BLOCK`]; `unresolved` where neither a pin nor a rule knows the address.
     #[inline(always)]
-    pub(crate) fn action(&self, in_force: InForce, unresolved: u32) -> u32 {
-        let Some(entry) = self.entry(in_force) else {
+    pub(crate) fn action(&self, generation: Generation, unresolved: u32) -> u32 {
+        let Some(entry) = self.entry(generation) else {
             return unresolved;
         };
         if entry.profile == 0 {
@@ -69,38 +69,54 @@ impl Destination {
     }
 
     #[inline(always)]
-    fn entry(&self, in_force: InForce) -> Option<Entry> {
-        let addresses = generation(&ADDRESSES, &ADDRESSES_BY_SLOT, in_force);
+    fn entry(&self, generation: Generation) -> Option<Entry> {
+        let addresses = generation.map(&ADDRESSES, &ADDRESSES_BY_SLOT);
         if let Some(entry) = look_up(addresses, &self.address) {
             return Some(entry);
         }
         if config!(networks) == 0 {
             return None;
         }
-        let networks = generation(&NETWORKS, &NETWORKS_BY_SLOT, in_force);
+        let networks = generation.map(&NETWORKS, &NETWORKS_BY_SLOT);
         look_up(networks, &Key::new(128, self.address))
     }
 }
 
 /// The generation of the policy that is in force: to be asked for once, so that all that a
-/// verdict consists of is of one generation. Where the policy cannot change, it is constant.
-#[inline(always)]
-pub(crate) fn in_force() -> InForce {
-    if config!(live) == 0 {
-        return InForce::new(0, config!(unresolved));
-    }
-    InForce::from_bits(IN_FORCE.get())
+/// verdict consists of is of one generation.
+#[derive(Clone, Copy)]
+pub(crate) struct Generation {
+    slot: u32,
+    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network.
+    pub(crate) unresolved: u32,
 }
 
-/// The map of the generation: one of `by_slot`, or `only` where the policy cannot change.
-#[inline(always)]
-fn generation<M>(only: &M, by_slot: &BySlot, in_force: InForce) -> *mut c_void {
-    if config!(live) == 0 {
-        return from_ref(only).cast_mut().cast();
+impl Generation {
+    #[inline(always)]
+    pub(crate) fn in_force() -> Self {
+        // The verifier has less to walk where this stays the constant that it is.
+        if config!(live) == 0 {
+            return Self {
+                slot: 0,
+                unresolved: config!(unresolved),
+            };
+        }
+        let in_force = InForce::from_bits(IN_FORCE.get());
+        Self {
+            slot: in_force.slot(),
+            unresolved: in_force.unresolved(),
+        }
     }
-    let slot = in_force.slot();
-    // SAFETY: `slot` is a key of an array.
-    unsafe { bpf_map_lookup_elem(by_slot.as_ptr(), from_ref(&slot).cast()) }
+
+    /// Its map: one of `by_slot`, or `only` where the policy cannot change.
+    #[inline(always)]
+    fn map<M>(self, only: &M, by_slot: &BySlot) -> *mut c_void {
+        if config!(live) == 0 {
+            return from_ref(only).cast_mut().cast();
+        }
+        // SAFETY: a slot is a key of an array.
+        unsafe { bpf_map_lookup_elem(by_slot.as_ptr(), from_ref(&self.slot).cast()) }
+    }
 }
 
 /// What a map of entries has for `key`.
@@ -122,11 +138,11 @@ fn look_up<K>(map: *mut c_void, key: &K) -> Option<Entry> {
 /// `ALLOW` for loopback and unspecified addresses, which cannot leave the machine
 /// unless a socket is bound to a device, and then egress sees the device.
 #[inline(always)]
-pub(crate) fn unresolved(in_force: InForce, address: &Address) -> u32 {
+pub(crate) fn unresolved(generation: Generation, address: &Address) -> u32 {
     if is_loopback(address) {
         return ALLOW;
     }
-    in_force.unresolved()
+    generation.unresolved
 }
 
 #[inline(always)]

@@ -67,7 +67,6 @@ impl Lead {
             return None;
         }
         match self.told_by {
-            Teller::Server => {}
             // It cannot permit what is blocked to all others.
             Teller::OtherServer => {
                 let is_closed = policy.default_action() == Action::Block
@@ -80,7 +79,7 @@ impl Lead {
             Teller::Hosts if judgement.ports.uniform() == Some(policy.default_action()) => {
                 return None;
             }
-            Teller::Hosts => {}
+            Teller::Server | Teller::Hosts => {}
             Teller::Synthetic => return Some(Ports::all(Action::Block)),
         }
         let through = policy.through_name(&self.name, judgement, address)?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::Duration;
@@ -34,7 +35,7 @@ fn policy(default: &str, action: &str, patterns: &str) -> String {
 fn watched(lab: &Lab) -> Test<'_> {
     lab.cgfw()
         .args(["--watch", "--policy", "policy.toml"])
-        .limit(Duration::from_secs(120))
+        .limit(Duration::from_mins(2))
 }
 
 fn count(running: &Running, what: &str) -> usize {
@@ -101,7 +102,38 @@ fn no_verdict_is_made_of_two_policies() {
     assert!(!sniffer.packets_to(BLOCKED).is_empty());
 }
 
-/// What the child does at each step, and whether it succeeds.
+/// What the child tries at each step: by name, and by the addresses of those names.
+const ACTS: [&str; 7] = [
+    "example.com",
+    "alias.example",
+    "203.0.113.20",
+    "203.0.113.21",
+    "hosts.example",
+    "198.51.100.10",
+    "203.0.113.99",
+];
+
+/// The default, a rule, and which of [`ACTS`] succeed.
+const STEPS: [(&str, &str, &str, &str); 9] = [
+    ("allow", "block", "unrelated.example", "yyyyyyy"),
+    ("allow", "block", "example.com", "nynyyyy"),
+    // The address of an alias.
+    ("allow", "block", "allowed.example", "ynynyyy"),
+    ("allow", "block", "hosts.example", "yyyynyy"),
+    // Nobody has asked for it: cgfw resolves it itself.
+    ("allow", "block", "github.com", "yyyyyny"),
+    // Two are known by name, the other addresses are not.
+    ("block", "allow", "example.com alias.example", "yyyynnn"),
+    ("block", "allow", "203.0.113.64/26 hosts.example", "nnnnyny"),
+    (
+        "allow",
+        "block",
+        "203.0.113.20/31 203.0.113.99:80",
+        "nnnnyyn",
+    ),
+    ("allow", "block", "unrelated.example", "yyyyyyy"),
+];
+
 #[test]
 fn what_was_resolved_before_is_judged_by_the_new_policy() {
     let Some(lab) = Lab::new() else { return };
@@ -109,55 +141,24 @@ fn what_was_resolved_before_is_judged_by_the_new_policy() {
         "/etc/hosts",
         "127.0.0.1 localhost\n203.0.113.44 hosts.example\n",
     );
-    // By name, and by the address that the name had at the first step.
-    let acts = [
-        "http://example.com/",
-        "http://alias.example/",
-        "http://203.0.113.20/",
-        "http://203.0.113.21/",
-        "http://hosts.example/",
-        "http://198.51.100.10/",
-        "http://203.0.113.99/",
-    ];
-    let steps = [
-        (policy("allow", "block", "unrelated.example"), "yyyyyyy"),
-        (policy("allow", "block", "example.com"), "nynyyyy"),
-        // The address of an alias.
-        (policy("allow", "block", "allowed.example"), "ynynyyy"),
-        (policy("allow", "block", "hosts.example"), "yyyynyy"),
-        // Nobody has asked for it: cgfw resolves it itself.
-        (policy("allow", "block", "github.com"), "yyyyyny"),
-        // Both are known by name, the other addresses are not.
-        (
-            policy("block", "allow", "example.com alias.example"),
-            "yyyynnn",
-        ),
-        (
-            policy("block", "allow", "203.0.113.64/26 hosts.example"),
-            "nnnnyny",
-        ),
-        (
-            policy("allow", "block", "203.0.113.20/31 203.0.113.99:80"),
-            "nnnnyyn",
-        ),
-        (policy("allow", "block", "unrelated.example"), "yyyyyyy"),
-    ];
     let script = format!(
         "n=0; while [ $n -lt {} ]; do
            until [ -e step$n ]; do sleep 0.02; done
-           for url in {}; do
-             if curl --ipv4 --silent --max-time 3 $url | grep -q hello; then printf y; else printf n; fi
+           for host in {}; do
+             if curl --ipv4 --silent --max-time 3 http://$host/ | grep -q hello
+             then printf y; else printf n; fi
            done
            echo; n=$((n+1))
          done",
-        steps.len(),
-        acts.join(" ")
+        STEPS.len(),
+        ACTS.join(" ")
     );
-    lab.write("policy.toml", &steps[0].0);
+    let policies = STEPS.map(|(default, action, patterns, _)| policy(default, action, patterns));
+    lab.write("policy.toml", &policies[0]);
     let mut running = watched(&lab).sh(&script).spawn();
-    for (n, (policy, verdicts)) in steps.iter().enumerate() {
+    for (n, (_, _, patterns, verdicts)) in STEPS.iter().enumerate() {
         if n > 0 {
-            change(&lab, &mut running, policy);
+            change(&lab, &mut running, &policies[n]);
             // The background asks for its names at once, and the lab answers at once.
             thread::sleep(Duration::from_millis(300));
         }
@@ -166,12 +167,8 @@ fn what_was_resolved_before_is_judged_by_the_new_policy() {
             running.stdout().matches('\n').count() > n
         });
         let shown = running.stdout().lines().nth(n).unwrap().to_owned();
-        assert_eq!(
-            &shown,
-            verdicts,
-            "{policy}\nof {acts:?}\n{}",
-            running.stderr()
-        );
+        let stderr = running.stderr();
+        assert_eq!(&shown, verdicts, "{patterns}\nof {ACTS:?}\n{stderr}");
     }
     running.finish();
 }
@@ -199,7 +196,7 @@ for n, connection in enumerate(connections):
         "policy.toml",
         &policy("block", "allow", "example.com github.com"),
     );
-    let mut running = watched(&lab).child(["python3", "-c", &script]).spawn();
+    let mut running = watched(&lab).child(["python3", "-c", script]).spawn();
     lab.write("step0", "");
     running.wait_for_stdout("answer\n");
     change(&lab, &mut running, policy("block", "allow", "*.com"));
@@ -233,116 +230,130 @@ fn what_stands_for_a_blocked_name_stays_blocked() {
     assert!(output.stdout.contains("hello from github.com"), "{output}");
 }
 
+/// A child that says of an address, whenever it is asked, whether it is refused.
+struct Probe<'l> {
+    lab: &'l Lab,
+    running: Running,
+    asked: usize,
+}
+
+impl<'l> Probe<'l> {
+    fn start(lab: &'l Lab) -> Self {
+        lab.write("policy.toml", &policy("allow", "block", PROBED));
+        let script = format!(
+            "n=0; until [ -e done ]; do
+               if [ -e ask$n ]; then
+                 n=$((n+1))
+                 if curl --silent --max-time 2 --output page http://{PROBED}/
+                 then echo let through; else echo refused; fi
+               fi
+               sleep 0.02
+             done"
+        );
+        let running = watched(lab).sh(&script).spawn();
+        let mut probe = Self {
+            lab,
+            running,
+            asked: 0,
+        };
+        probe.expect("refused");
+        probe
+    }
+
+    #[track_caller]
+    fn expect(&mut self, answer: &str) {
+        self.lab.write(&format!("ask{}", self.asked), "");
+        self.asked += 1;
+        let asked = self.asked;
+        let is_answered = move |running: &Running| running.stdout().matches('\n').count() == asked;
+        self.running.wait_until("it is answered", is_answered);
+        let (stdout, stderr) = (self.running.stdout(), self.running.stderr());
+        assert_eq!(stdout.lines().last(), Some(answer), "{stderr}");
+    }
+
+    /// Change files so that something is said, and something is answered.
+    #[track_caller]
+    fn check(&mut self, said: &str, answer: &str, change: impl FnOnce() -> io::Result<()> + Send) {
+        let client = self.lab.client();
+        until_said(&mut self.running, said, || client.run(change).unwrap());
+        self.expect(answer);
+    }
+
+    fn end(self) {
+        self.lab.write("done", "");
+        self.running.finish();
+    }
+}
+
+const PROBED: &str = "203.0.113.99";
+
+fn path(name: &str) -> String {
+    format!("{WORK}/{name}")
+}
+
 #[test]
 fn a_bad_file_keeps_the_policy_and_is_said_once() {
     let Some(lab) = Lab::new() else { return };
-    let path = |name: &str| format!("{WORK}/{name}");
-    let good = policy("allow", "block", "203.0.113.99");
-    lab.write("policy.toml", &good);
-    let probe = "if curl --silent --max-time 2 http://203.0.113.99/; then :; else echo refused; fi";
-    let mut running = watched(&lab)
-        .sh(&format!(
-            "n=0; until [ -e done ]; do
-               if [ -e step$n ]; then {probe}; n=$((n+1)); fi; sleep 0.02
-             done"
-        ))
-        .spawn();
-    let mut steps = 0;
-    let mut expect = |lab: &Lab, running: &mut Running, refused: bool| {
-        lab.write(&format!("step{steps}"), "");
-        steps += 1;
-        let lines = |running: &Running| {
-            let text = running.stdout();
-            text.matches("refused").count() + text.matches("hello").count()
-        };
-        running.wait_until("the step is done", |running| lines(running) == steps);
-        let last = running
-            .stdout()
-            .lines()
-            .last()
-            .unwrap_or_default()
-            .to_owned();
-        assert_eq!(
-            last == "refused",
-            refused,
-            "step {steps}: {last}\n{}",
-            running.stderr()
-        );
-    };
-    expect(&lab, &mut running, true);
-
-    // Garbage, twice as long as cgfw takes to notice, then other garbage.
+    let mut probe = Probe::start(&lab);
     for garbage in ["garbage", "more garbage"] {
-        until_said(&mut running, KEPT, || lab.write("policy.toml", garbage));
-        let said = count(&running, KEPT);
+        probe.check(KEPT, "refused", || fs::write(path("policy.toml"), garbage));
+        let said = count(&probe.running, KEPT);
         thread::sleep(UNNOTICED);
-        assert_eq!(count(&running, KEPT), said, "{}", running.stderr());
-        expect(&lab, &mut running, true);
+        assert_eq!(count(&probe.running, KEPT), said);
     }
-
-    // Gone, and back with the same content.
-    until_said(&mut running, KEPT, || {
-        lab.client()
-            .run(|| fs::remove_file(path("policy.toml")))
-            .unwrap();
+    probe.check(KEPT, "refused", || fs::remove_file(path("policy.toml")));
+    // Gone, and back.
+    let open = policy("allow", "block", "192.0.2.1");
+    probe.check(CHANGED, "let through", || {
+        fs::write(path("policy.toml"), &open)
     });
-    expect(&lab, &mut running, true);
-    change(&lab, &mut running, &good);
-    expect(&lab, &mut running, true);
+    probe.end();
+}
 
-    // Another one renamed over it, as editors do.
-    until_said(&mut running, CHANGED, || {
-        lab.write("new.toml", &policy("allow", "block", "192.0.2.1"));
-        let rename = || fs::rename(path("new.toml"), path("policy.toml"));
-        lab.client().run(rename).unwrap();
-    });
-    expect(&lab, &mut running, false);
-
-    // Written piece by piece: what is there in between is a policy, too, but nobody's.
-    let changes = count(&running, CHANGED);
-    let whole = policy("allow", "block", "192.0.2.1 203.0.113.99");
-    for end in (20..whole.len())
-        .step_by(whole.len() / 6)
-        .chain([whole.len()])
-    {
+#[test]
+fn what_is_written_piece_by_piece_is_put_in_force_when_it_is_complete() {
+    let Some(lab) = Lab::new() else { return };
+    let mut probe = Probe::start(&lab);
+    let whole = policy("allow", "block", "192.0.2.1");
+    // Some of the pieces are policies, too, but nobody's.
+    for end in (20..whole.len()).step_by(whole.len() / 6) {
         lab.write("policy.toml", &whole[..end]);
         thread::sleep(Duration::from_millis(250));
     }
-    let kept = count(&running, KEPT);
-    running.wait_until(CHANGED, |running| count(running, CHANGED) == changes + 1);
-    assert_eq!(count(&running, KEPT), kept);
-    expect(&lab, &mut running, true);
+    probe.check(CHANGED, "let through", || {
+        fs::write(path("policy.toml"), &whole)
+    });
+    assert_eq!(count(&probe.running, CHANGED), 1);
+    assert_eq!(count(&probe.running, KEPT), 0);
+    probe.end();
+}
 
-    // A symbolic link on the way leads elsewhere, as in a volume of a ConfigMap.
-    until_said(&mut running, CHANGED, || {
-        let swap = || {
-            fs::create_dir(path("one"))?;
-            fs::write(
-                path("one/policy.toml"),
-                policy("allow", "block", "192.0.2.2"),
-            )?;
-            symlink("one", path("data"))?;
-            symlink("data/policy.toml", path("link"))?;
-            fs::rename(path("link"), path("policy.toml"))
-        };
-        lab.client().run(swap).unwrap();
+#[test]
+fn another_file_of_the_same_name_is_noticed() {
+    let Some(lab) = Lab::new() else { return };
+    let mut probe = Probe::start(&lab);
+    let open = policy("allow", "block", "192.0.2.1");
+    let closed = policy("allow", "block", PROBED);
+    // As editors do.
+    probe.check(CHANGED, "let through", || {
+        fs::write(path("new.toml"), &open)?;
+        fs::rename(path("new.toml"), path("policy.toml"))
     });
-    expect(&lab, &mut running, false);
-    until_said(&mut running, CHANGED, || {
-        let swap = || {
-            fs::create_dir(path("two"))?;
-            fs::write(
-                path("two/policy.toml"),
-                policy("allow", "block", "203.0.113.99"),
-            )?;
-            symlink("two", path("data.new"))?;
-            fs::rename(path("data.new"), path("data"))
-        };
-        lab.client().run(swap).unwrap();
+    probe.check(CHANGED, "refused", || {
+        fs::create_dir(path("one"))?;
+        fs::write(path("one/policy.toml"), &closed)?;
+        symlink("one", path("data"))?;
+        symlink("data/policy.toml", path("link"))?;
+        fs::rename(path("link"), path("policy.toml"))
     });
-    expect(&lab, &mut running, true);
-    lab.write("done", "");
-    running.finish();
+    // A link on the way leads elsewhere, as in a volume of a ConfigMap.
+    probe.check(CHANGED, "let through", || {
+        fs::create_dir(path("two"))?;
+        fs::write(path("two/policy.toml"), &open)?;
+        symlink("two", path("data.new"))?;
+        fs::rename(path("data.new"), path("data"))
+    });
+    probe.end();
 }
 
 #[test]
@@ -359,7 +370,7 @@ fn lists_that_a_policy_names_are_watched_too_and_as_they_appear() {
         .spawn();
     running.wait_for_stdout("here\n");
     until_said(&mut running, CHANGED, || {
-        lab.write("list.txt", "=example.org\n")
+        lab.write("list.txt", "=example.org\n");
     });
     // A policy that names a list which comes later.
     until_said(&mut running, KEPT, || {
@@ -369,7 +380,7 @@ fn lists_that_a_policy_names_are_watched_too_and_as_they_appear() {
         );
     });
     until_said(&mut running, CHANGED, || {
-        lab.write("later.txt", "example.com\n")
+        lab.write("later.txt", "example.com\n");
     });
     lab.write("go", "");
     assert_eq!(running.finish().stdout, "here\nno\n");

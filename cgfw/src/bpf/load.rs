@@ -96,45 +96,8 @@ pub(super) fn load(
     functions: &Functions,
     log_level: u8,
 ) -> anyhow::Result<Loaded> {
-    let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
-    let in_force = InForce::new(0, config.unresolved).to_bits().to_ne_bytes();
-    object
-        .patch_map_data(
-            [
-                ("CONFIG", (as_bytes(config), true)),
-                ("IN_FORCE", (&in_force[..], true)),
-                (aya_log::LEVEL, (&[log_level][..], false)),
-            ]
-            .into(),
-        )
-        .context("the built-in eBPF object lacks its configuration")?;
-    let definitions = std::mem::take(&mut object.maps);
-    let maps = create_maps(&definitions, networks)?;
-    let sources: Vec<_> = definitions
-        .iter()
-        .map(|(name, definition)| {
-            (
-                name.as_str(),
-                maps[name].fd().as_fd().as_raw_fd(),
-                definition,
-            )
-        })
-        .collect();
-    let text_sections = object
-        .functions
-        .keys()
-        .map(|(section, _)| *section)
-        .collect();
-    object
-        .relocate_maps(sources.into_iter(), &text_sections)
-        .map_err(|error| anyhow!("{error}"))?;
-    object
-        .relocate_calls(&text_sections)
-        .map_err(|error| anyhow!("{error}"))?;
-    // Names and bpf_probe_read_kernel are in every kernel since 5.10.
-    object.sanitize_functions(&Features::new(
-        true, true, true, true, true, true, true, None,
-    ));
+    let mut object = parse(config, log_level)?;
+    let maps = link(&mut object, networks)?;
     object
         .programs
         .retain(|name, program| is_wanted(config, name, program));
@@ -168,6 +131,55 @@ pub(super) fn load(
     })
 }
 
+/// The object with its constants.
+fn parse(config: &Config, log_level: u8) -> anyhow::Result<Object> {
+    let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
+    let in_force = InForce::new(0, config.unresolved).to_bits().to_ne_bytes();
+    object
+        .patch_map_data(
+            [
+                ("CONFIG", (as_bytes(config), true)),
+                ("IN_FORCE", (&in_force[..], true)),
+                (aya_log::LEVEL, (&[log_level][..], false)),
+            ]
+            .into(),
+        )
+        .context("the built-in eBPF object lacks its configuration")?;
+    // Names and bpf_probe_read_kernel are in every kernel since 5.10.
+    object.sanitize_functions(&Features::new(
+        true, true, true, true, true, true, true, None,
+    ));
+    Ok(object)
+}
+
+/// Create the maps, and let the programs refer to them.
+fn link(object: &mut Object, networks: u32) -> anyhow::Result<HashMap<String, MapData>> {
+    let definitions = std::mem::take(&mut object.maps);
+    let maps = create_maps(&definitions, networks)?;
+    let sources: Vec<_> = definitions
+        .iter()
+        .map(|(name, definition)| {
+            (
+                name.as_str(),
+                maps[name].fd().as_fd().as_raw_fd(),
+                definition,
+            )
+        })
+        .collect();
+    let text_sections = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
+    object
+        .relocate_maps(sources.into_iter(), &text_sections)
+        .map_err(|error| anyhow!("{error}"))?;
+    object
+        .relocate_calls(&text_sections)
+        .map_err(|error| anyhow!("{error}"))?;
+    Ok(maps)
+}
+
 /// Create the maps, and fill those that hold variables.
 fn create_maps(
     definitions: &HashMap<String, aya_obj::Map>,
@@ -187,12 +199,12 @@ fn create_maps(
         let data = definition.data().to_vec();
         let map = MapData::create(definition, name, None)
             .with_context(|| format!("cannot create the eBPF map {name}"))?;
-        let filled = match kind {
-            EbpfSectionKind::Rodata => put(&map, 0, &data).and_then(|()| freeze(&map)),
-            EbpfSectionKind::Data => put(&map, 0, &data),
-            _ => Ok(()),
-        };
-        filled.with_context(|| format!("cannot fill the eBPF map {name}"))?;
+        if matches!(kind, EbpfSectionKind::Rodata | EbpfSectionKind::Data) {
+            put(&map, 0, &data).with_context(|| format!("cannot fill the eBPF map {name}"))?;
+        }
+        if kind == EbpfSectionKind::Rodata {
+            freeze(&map).with_context(|| format!("cannot freeze the eBPF map {name}"))?;
+        }
         maps.insert(name.clone(), map);
     }
     for (outer, inner) in BY_SLOT {

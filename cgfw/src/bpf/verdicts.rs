@@ -107,8 +107,8 @@ impl Generations {
             let size = u32::try_from(networks.len())?.max(1);
             let mut made = Generation {
                 slot,
-                addresses: create(BPF_MAP_TYPE_HASH, size_of::<Address>(), MAX_ADDRESSES)?,
-                networks: create(BPF_MAP_TYPE_LPM_TRIE, size_of::<Key<Address>>(), size)?,
+                addresses: create::<Address>("ADDRESSES", BPF_MAP_TYPE_HASH, MAX_ADDRESSES)?,
+                networks: create::<Key<Address>>("NETWORKS", BPF_MAP_TYPE_LPM_TRIE, size)?,
             };
             made.set_networks(&self.profiles, networks)?;
             put_map(&self.addresses, made.slot, &made.addresses)?;
@@ -158,15 +158,11 @@ impl Generation {
     }
 }
 
-/// A map like the one of the object, which holds entries.
-fn create(kind: bpf_map_type, key_size: usize, max_entries: u32) -> anyhow::Result<MapData> {
-    let name = match kind {
-        BPF_MAP_TYPE_LPM_TRIE => "NETWORKS",
-        _ => "ADDRESSES",
-    };
+/// A map of entries like the one of that name in the object.
+fn create<K>(name: &str, kind: bpf_map_type, max_entries: u32) -> anyhow::Result<MapData> {
     let definition = aya_obj::Map::new_from_params(
         kind as u32,
-        u32::try_from(key_size)?,
+        u32::try_from(size_of::<K>())?,
         u32::try_from(size_of::<Entry>())?,
         max_entries,
         BPF_F_NO_PREALLOC,

@@ -54,17 +54,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
-    let author = prepare::author(settings)?;
-    let mut loaded = prepare::load_policy(settings, author.as_ref())?;
-    notes.append(&mut loaded.notes);
-    let origins = std::mem::take(&mut loaded.origins);
-    let watched = Watched {
-        given: settings.policy.clone(),
-        files: std::mem::take(&mut loaded.files),
-        author,
-        search: system.search.clone(),
-    };
-    let policy = Arc::new(policy(loaded, system.search.clone())?);
+    let (policy, origins, watched) = read_policy(settings, &system, &mut notes)?;
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
@@ -114,6 +104,26 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
+}
+
+/// The policy, where its rules come from, and how to know that it is another one.
+fn read_policy(
+    settings: &Settings,
+    system: &System,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<(Arc<Policy>, Vec<String>, Watched)> {
+    let author = prepare::author(settings)?;
+    let mut loaded = prepare::load_policy(settings, author.as_ref())?;
+    notes.append(&mut loaded.notes);
+    let origins = std::mem::take(&mut loaded.origins);
+    let watched = Watched {
+        given: settings.policy.clone(),
+        files: std::mem::take(&mut loaded.files),
+        author,
+        search: system.search.clone(),
+    };
+    let policy = policy(loaded, system.search.clone())?;
+    Ok((Arc::new(policy), origins, watched))
 }
 
 /// Load the programs and attach them to the cgroup.
