@@ -20,8 +20,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::policy::{Action, Domain, Judgement, Policy, Ports, nat64};
 
 /// What the memory of names may take, in octets. A name takes some hundred of them, unless a
-/// server of the child's choosing makes up long chains of aliases.
-const MAX_OCTETS: usize = 32 << 20;
+/// server of the child's choosing makes up long chains of aliases; and all of them are judged
+/// while everything else waits.
+const MAX_OCTETS: usize = 16 << 20;
 /// What a domain takes besides its octets: the pointer to them and the allocator's share.
 const DOMAIN: usize = 32;
 /// What it takes that one name led to one address, with the table's share.
@@ -318,6 +319,10 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
     use crate::policy::{DirectIp, Rule, Source, Transport};
 
@@ -414,5 +419,183 @@ mod tests {
         let policy = Policy::new(rules, default, direct_ip, Vec::new());
         let told = learn(&mut Pins::default(), &policy, "any.example").unwrap();
         assert_eq!(told.at(Transport::Tcp, 443), Action::Allow);
+    }
+
+    fn remember(pins: &mut Pins, policy: &Policy, lead: &Lead, address: IpAddr) -> bool {
+        let judgement = policy.name(&lead.name, &lead.aliases);
+        pins.learn(policy, lead, &judgement, &[address]).is_ok()
+    }
+
+    fn v6(n: usize) -> IpAddr {
+        std::net::Ipv6Addr::from_bits((0x2001_0db8 << 96) + n as u128).into()
+    }
+
+    #[test]
+    fn a_flood_of_names_fails_and_leaves_no_blocked_address_allowed() {
+        let mut pins = Pins::remembering();
+        let before = policy(&["bad.example"], &[]);
+        let aliases: Vec<String> = (0..40)
+            .map(|n| format!("{n}.{}", format!("{}.", "a".repeat(60)).repeat(3)))
+            .collect();
+        let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+        let blocked = [&aliases[..], &["bad.example"]].concat();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for n in 0..10_000 {
+            let name = format!("n{n}.example");
+            let is_known = remember(&mut pins, &before, &lead(&name, &aliases), v6(n));
+            if is_known { &mut known } else { &mut unknown }.push(n);
+        }
+        assert!(known.len() > 1000 && unknown.len() > 1000);
+        let octets = pins.memory.as_ref().unwrap().octets;
+        assert!(octets <= MAX_OCTETS, "{octets}");
+        // A blocked one finds no room, and is blocked from now on.
+        assert!(remember(
+            &mut pins,
+            &before,
+            &lead("bad.test", &blocked),
+            v6(20_000)
+        ));
+        let after = policy(&["n0.example"], &[]);
+        let verdicts = pins.under(&after);
+        assert_eq!(verdicts.len(), 2);
+        for n in [0, 20_000] {
+            assert_eq!(verdicts[&v6(n)].uniform(), Some(Action::Block));
+        }
+        // What is known can be learned again, and one name has many addresses.
+        assert!(remember(
+            &mut pins,
+            &after,
+            &lead("n0.example", &aliases),
+            v6(0)
+        ));
+    }
+
+    #[test]
+    fn the_memory_of_blocked_addresses_is_bounded_too() {
+        let mut pins = Pins::remembering();
+        let policy = policy(&["bad.example"], &[]);
+        let synthetic = Lead {
+            told_by: Teller::Synthetic,
+            ..lead("bad.example", &[])
+        };
+        let kept = (0..MAX_BLOCKED + 10)
+            .filter(|n| remember(&mut pins, &policy, &synthetic, v6(*n)))
+            .count();
+        assert_eq!(kept, MAX_BLOCKED);
+    }
+
+    #[test]
+    fn what_stands_for_a_blocked_name_is_never_permitted() {
+        let mut pins = Pins::remembering();
+        let synthetic = Lead {
+            told_by: Teller::Synthetic,
+            ..lead("bad.example", &[])
+        };
+        let before = policy(&["bad.example"], &[]);
+        remember(&mut pins, &before, &synthetic, address());
+        let after = pins.under(&policy(&[], &["bad.example"]));
+        assert_eq!(after[&address()].uniform(), Some(Action::Block));
+    }
+
+    #[test]
+    fn a_server_of_the_childs_choosing_permits_nothing_once_others_are_blocked() {
+        let mut pins = Pins::remembering();
+        let chosen = Lead {
+            told_by: Teller::OtherServer,
+            ..lead("good.example", &[])
+        };
+        remember(&mut pins, &policy(&[], &[]), &chosen, address());
+        let closed = policy(&[], &["good.example"]);
+        assert_eq!(pins.under(&closed), Verdicts::new());
+        // What it says of a blocked name counts.
+        let blocking = pins.under(&policy(&["good.example"], &[]));
+        assert_eq!(blocking[&address()].uniform(), Some(Action::Block));
+        remember(&mut pins, &closed, &lead("good.example", &[]), address());
+        let permitted = pins.under(&closed);
+        assert_eq!(permitted[&address()].uniform(), Some(Action::Allow));
+    }
+
+    const NAMES: [&str; 6] = [
+        "a.test",
+        "b.a.test",
+        "c.test",
+        "d.example",
+        "e.example",
+        "f.d.example",
+    ];
+    const PATTERNS: [&str; 10] = [
+        "test",
+        "=a.test",
+        "*.a.test",
+        "c.test:443",
+        "example",
+        "e.example:80-90",
+        "192.0.2.0/30",
+        "192.0.2.1",
+        "192.0.2.2:22",
+        "2001:db8::/64",
+    ];
+
+    fn any_policy() -> impl Strategy<Value = Policy> {
+        let patterns = || vec(select(&PATTERNS[..]), 0..5);
+        (patterns(), patterns()).prop_map(|(block, allow)| policy(&block, &allow))
+    }
+
+    fn any_lead() -> impl Strategy<Value = (Lead, IpAddr)> {
+        let tellers = [
+            Teller::Server,
+            Teller::Server,
+            Teller::OtherServer,
+            Teller::Hosts,
+            Teller::Synthetic,
+        ];
+        let addresses = [
+            "192.0.2.1",
+            "192.0.2.2",
+            "192.0.2.9",
+            "2001:db8::1",
+            "127.0.0.1",
+        ];
+        (
+            select(&NAMES[..]),
+            vec(select(&NAMES[..]), 0..3),
+            select(tellers.to_vec()),
+            select(addresses.to_vec()),
+        )
+            .prop_map(|(name, aliases, told_by, address)| {
+                let lead = Lead {
+                    told_by,
+                    ..lead(name, &aliases)
+                };
+                (lead, address.parse().unwrap())
+            })
+    }
+
+    proptest! {
+        /// Learned under one policy and judged by another is as good as learned under that one,
+        /// in whatever order.
+        #[test]
+        fn another_policy_finds_everything_as_if_it_had_always_been_there(
+            before in any_policy(),
+            after in any_policy(),
+            leads in vec(any_lead(), 0..12),
+        ) {
+            let mut pins = Pins::remembering();
+            for (lead, address) in &leads {
+                prop_assert!(remember(&mut pins, &before, lead, *address));
+            }
+            let mut fresh = Pins::default();
+            for (lead, address) in leads.iter().rev() {
+                remember(&mut fresh, &after, lead, *address);
+            }
+            prop_assert_eq!(pins.under(&after), fresh.addresses);
+            // And back again.
+            let mut fresh = Pins::default();
+            for (lead, address) in &leads {
+                remember(&mut fresh, &before, lead, *address);
+            }
+            prop_assert_eq!(&pins.under(&before), &pins.addresses);
+            prop_assert_eq!(fresh.addresses, pins.addresses);
+        }
     }
 }

@@ -22,14 +22,9 @@ const SWAPS: usize = 24;
 
 /// A policy file that blocks, or allows, what is in `patterns`.
 fn policy(default: &str, action: &str, patterns: &str) -> String {
-    let rules = match patterns {
-        "" => String::new(),
-        _ => {
-            let patterns: Vec<String> = patterns.split(' ').map(|p| format!("{p:?}")).collect();
-            format!("[[rule]]\n{action} = [{}]\n", patterns.join(", "))
-        }
-    };
-    format!("version = 1\ndefault = \"{default}\"\n{rules}")
+    let patterns: Vec<String> = patterns.split(' ').map(|p| format!("{p:?}")).collect();
+    let patterns = patterns.join(", ");
+    format!("version = 1\ndefault = {default:?}\n[[rule]]\n{action} = [{patterns}]\n")
 }
 
 fn watched(lab: &Lab) -> Test<'_> {
