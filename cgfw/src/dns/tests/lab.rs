@@ -245,6 +245,7 @@ pub(super) struct Setup {
     upstreams: Vec<SocketAddr>,
     origin: Option<SocketAddr>,
     pins_fail: bool,
+    watched: Option<watch::Receiver<Arc<Policy>>>,
 }
 
 impl Setup {
@@ -256,6 +257,7 @@ impl Setup {
             upstreams: upstreams.iter().map(|upstream| upstream.address).collect(),
             origin: None,
             pins_fail: false,
+            watched: None,
         }
     }
 
@@ -280,6 +282,12 @@ impl Setup {
         self
     }
 
+    /// Has its policy from there, in the place of its own.
+    pub(super) fn watching(mut self, policy: watch::Receiver<Arc<Policy>>) -> Self {
+        self.watched = Some(policy);
+        self
+    }
+
     pub(super) fn failing_pins(mut self) -> Self {
         self.pins_fail = true;
         self
@@ -291,7 +299,9 @@ impl Setup {
         let events = Events::default();
         let (pin, emit) = (Arc::clone(&pins), Arc::clone(&events));
         let proxy = Proxy {
-            policy: watch::channel(Arc::new(self.policy)).1,
+            policy: self
+                .watched
+                .unwrap_or_else(|| watch::channel(Arc::new(self.policy)).1),
             audit: self.audit,
             on_block: self.on_block,
             upstreams: self.upstreams,
