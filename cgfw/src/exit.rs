@@ -4,6 +4,8 @@ use std::io::{self, Write as _};
 
 use crate::event::Outcome;
 
+/// The answer is no: `why` was asked for something that is blocked.
+pub const NO: u8 = 1;
 /// The run ran into `--timeout`.
 pub const TIMED_OUT: u8 = 124;
 /// cgfw itself failed, usage errors included.

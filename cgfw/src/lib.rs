@@ -4,7 +4,7 @@ cgfw runs a command in a filtered cgroup.
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
 [`sources`], [`report`].
-[`run`] alone knows the order, [`cli`] what was typed, [`exit`] the exit codes.
+[`run`] alone knows the order, [`why`] explains, [`cli`] what was typed, [`exit`] the exit codes.
 */
 
 pub mod bpf;
@@ -23,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod sources;
 mod watch;
+pub mod why;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -59,7 +60,8 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             log_to_stderr(&settings);
             run::run(&settings)
         }
-        Invocation::Why(_) | Invocation::Check(_) | Invocation::Learn(_) | Invocation::Schema => {
+        Invocation::Why(why) => why::why(&why),
+        Invocation::Check(_) | Invocation::Learn(_) | Invocation::Schema => {
             anyhow::bail!("this subcommand is being written")
         }
     }

@@ -53,8 +53,32 @@ pub enum Teller {
 }
 
 impl Lead {
-    /// The verdict to pin on an address that the name leads to, `judgement` being that of the
-    /// name; `None` if the address stays what it is to those who connect by address.
+    /// A name of /etc/hosts.
+    pub fn of_host(name: Domain) -> Self {
+        Self {
+            name,
+            aliases: Vec::new(),
+            told_by: Teller::Hosts,
+        }
+    }
+
+    /// What is to be pinned of addresses that the name leads to, `judgement` being that of the
+    /// name; and of the same hosts by way of NAT64, where nothing else blocks that.
+    pub fn pins(
+        &self,
+        policy: &Policy,
+        judgement: &Judgement,
+        addresses: &[IpAddr],
+    ) -> impl Iterator<Item = (IpAddr, Ports)> {
+        addresses
+            .iter()
+            .filter_map(|address| Some((*address, self.verdict(policy, judgement, *address)?)))
+            .flat_map(|(address, ports)| {
+                spellings(policy, address).map(move |address| (address, ports.clone()))
+            })
+    }
+
+    /// The verdict to pin on one address as it was told; `None` if the address stays what it is to those who connect by address.
     ///
     /// That is what stays on this host, or goes to many: a name that resolves to loopback is
     /// how DNS rebinding works, and must not change what loopback is allowed.
@@ -120,7 +144,7 @@ pub type Verdicts = HashMap<IpAddr, Ports>;
 
 /// The verdict on every address that differs from the verdict on unknown ones. Entries
 /// are never taken back under one policy: a flow that is open must not end with a TTL.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pins {
     addresses: Verdicts,
     /// If the policy can change.
@@ -153,17 +177,10 @@ impl Pins {
             let is_blocked = judgement.is_blocked() || lead.told_by == Teller::Synthetic;
             memory.enter(lead, is_blocked, others)?;
         }
-        let mut news = Vec::new();
-        for address in addresses {
-            let Some(ports) = lead.verdict(policy, judgement, *address) else {
-                continue;
-            };
-            for address in spellings(policy, *address) {
-                let told = self.add(policy, address, &ports);
-                news.extend(told.map(|ports| (address, ports)));
-            }
-        }
-        Ok(news)
+        let pins = lead.pins(policy, judgement, addresses);
+        Ok(pins
+            .filter_map(|(address, ports)| Some((address, self.add(policy, address, &ports)?)))
+            .collect())
     }
 
     /// Forget an address that the kernel had no room for.
@@ -212,7 +229,14 @@ impl Pins {
         self.addresses = verdicts;
     }
 
-    fn add(&mut self, policy: &Policy, address: IpAddr, ports: &Ports) -> Option<Ports> {
+    /// The verdict on an address, if it differs from the one on unknown ones.
+    pub fn get(&self, address: IpAddr) -> Option<&Ports> {
+        self.addresses.get(&address.to_canonical())
+    }
+
+    /// Merge what [`Lead::pins`] says into what is known of an address. Returns the verdict if
+    /// that is news.
+    pub fn add(&mut self, policy: &Policy, address: IpAddr, ports: &Ports) -> Option<Ports> {
         match self.addresses.entry(address) {
             Entry::Occupied(mut known) => {
                 let merged = known.get().merge(ports);
@@ -252,7 +276,7 @@ fn spellings(policy: &Policy, address: IpAddr) -> impl Iterator<Item = IpAddr> {
 }
 
 /// The names that led to addresses.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Memory {
     /// Each with its number.
     leads: HashMap<Lead, u32>,

@@ -20,6 +20,8 @@ mod command;
 #[expect(dead_code, reason = "the kernel tests use the rest of it")]
 mod namespace;
 
+mod why;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -39,3 +39,4 @@ mod setup;
 mod soak;
 mod strict;
 mod swap;
+mod why;

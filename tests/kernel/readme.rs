@@ -345,6 +345,7 @@ fn the_exit_codes_are_those_of_the_program() {
         .filter_map(|row| code(row[0]).next()?.parse().ok())
         .collect();
     let codes = [
+        exit::NO,
         exit::BLOCKED,
         exit::TIMED_OUT,
         exit::FAILED,
@@ -468,6 +469,69 @@ fn the_fields_of_the_audit_log_are_all_told() {
         .map(str::to_owned)
         .collect();
     assert_eq!(found, documented);
+}
+
+#[test]
+fn the_fields_of_why_are_all_told() {
+    let Some(lab) = Lab::new() else { return };
+    lab.write(
+        "/etc/resolv.conf",
+        &format!("search corp.example\nnameserver {RESOLVER}\n"),
+    );
+    let policy = "version = 1\n[[rule]]\nblock = \"github.com\"\nreason = \"r\"\nowner = \"o\"\n\
+                  [[rule]]\nallow = [\"chain.example\", \"github.com\", \"cdn.example\"]\n\
+                  [[rule]]\nblock = [\"com\", \"=api.github.com\", \"api.github.com\", \"203.0.113.0/24\"]\n\
+                  [[rule]]\nallow = \"allowed.example:443\"\n";
+    lab.write("policy.toml", policy);
+    let output = lab
+        .command("cgfw")
+        .args([
+            "why",
+            "--resolve",
+            "--format",
+            "json",
+            "--policy",
+            "policy.toml",
+        ])
+        .args(["chain.example", "api.github.com", "github.com.corp.example"])
+        .args(["allowed.example", "allowed.example:443", "servfail.example"])
+        .args([
+            "203.0.113.99:80",
+            "198.51.100.99",
+            "127.0.0.1",
+            "allowed.example:80",
+        ])
+        .status(1)
+        .run();
+    let section = README.split("\n### Why\n").nth(1).unwrap();
+    let (fields, outcomes) = section.split_once("| Outcome of a rule |").unwrap();
+    let (prose, fields) = fields
+        .split_once("With `--format json`")
+        .unwrap()
+        .1
+        .split_once("\n\n")
+        .unwrap();
+    let named = |table: &'static str| {
+        let rows = table.lines().skip_while(|line| !line.starts_with("| `"));
+        rows.take_while(|line| line.starts_with('|'))
+            .flat_map(|row| code(row.split('|').nth(1).unwrap()))
+            .map(str::to_owned)
+    };
+    let mut documented: BTreeSet<String> = named(fields).collect();
+    documented.extend(code(prose).map(str::to_owned));
+    for value in ["allowed", "blocked"] {
+        assert!(documented.remove(value), "{value}");
+    }
+    let (mut found, mut found_outcomes) = (BTreeSet::new(), BTreeSet::new());
+    for line in output.stdout.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        found.extend(line.as_object().unwrap().keys().cloned());
+        for candidate in line["candidates"].as_array().unwrap() {
+            found_outcomes.insert(candidate["outcome"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(found, documented, "{output}");
+    assert_eq!(found_outcomes, named(outcomes).collect(), "{output}");
 }
 
 #[test]

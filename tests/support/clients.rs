@@ -47,6 +47,7 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
         }),
         ("asks".to_owned(), source("asks.py")),
         ("soak".to_owned(), source("soak.py")),
+        ("verdicts".to_owned(), source("verdicts.py")),
     ]);
     programs
 });

@@ -20,7 +20,7 @@ const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const MX: u16 = 15;
 pub const TXT: u16 = 16;
-const AAAA: u16 = 28;
+pub const AAAA: u16 = 28;
 const SRV: u16 = 33;
 const OPT: u16 = 41;
 const HTTPS: u16 = 65;
@@ -28,8 +28,8 @@ const HTTPS: u16 = 65;
 const TYPE4711: u16 = 4711;
 
 /// What exists. Names that are not here do not exist, but for those below
-/// `load.example` and `many.example`, of which all do, and `moody.example`, which
-/// [`Question::moody`] has.
+/// `load.example` and `many.example`, of which all do, `moody.example`, which
+/// [`Question::moody`] has, and `why.example`, which [`Question::why`] has.
 const ZONE: &str = "
 github.com          A      198.51.100.10
 github.com          AAAA   2001:db8:100::10
@@ -333,8 +333,32 @@ impl Question {
                 let address = |n: u16| [[44, block], n.to_be_bytes()].concat();
                 Answer::of(A, (0..MANY).map(address))
             }
+            _ if ["why.example", "target.example", "corp.example"]
+                .iter()
+                .any(|tree| name.ends_with(tree)) =>
+            {
+                self.why(name)
+            }
             _ => self.look_up(name),
         }
+    }
+
+    /// Every name has an address of its own, but for those below `why.example` that begin
+    /// with `alias`: they are aliases of one below `target.example`.
+    fn why(&self, mut name: String) -> Answer {
+        let mut answer = Answer::default();
+        let mut owner = None;
+        if let Some(alias) = name.strip_prefix("alias.")
+            && let Some(place) = alias.strip_suffix("why.example")
+        {
+            name = format!("{place}target.example");
+            answer.push(None, CNAME, encode_name(&name));
+            owner = Some(name.clone());
+        }
+        if self.qtype == AAAA {
+            answer.push(owner, AAAA, address_of(&name).octets().to_vec());
+        }
+        answer
     }
 
     /// What the zone has, aliases followed.
@@ -436,6 +460,15 @@ impl Answer {
     fn push(&mut self, owner: Option<String>, rtype: u16, data: Vec<u8>) {
         self.records.push(Record { owner, rtype, data });
     }
+}
+
+/// The address of a name that has one of its own: its FNV-1a hash in 2001:db8:200::/64.
+pub fn address_of(name: &str) -> Ipv6Addr {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+        (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let network = Ipv6Addr::new(0x2001, 0xdb8, 0x200, 0, 0, 0, 0, 0);
+    (network.to_bits() | u128::from(hash)).into()
 }
 
 fn entries() -> impl Iterator<Item = [&'static str; 3]> {

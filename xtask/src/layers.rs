@@ -83,6 +83,13 @@ const LAYERS: &[Layer] = &[
     ),
     layer("exit", &["event"], KERNEL),
     layer("run", ALL, &[]),
+    layer(
+        "why",
+        &[
+            "cli", "dns", "event", "exit", "host", "pins", "policy", "report", "sources",
+        ],
+        KERNEL,
+    ),
 ];
 
 /// For the wiring.

@@ -120,7 +120,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// Decide, told whether stderr is a terminal and `NO_COLOR` is set (and not empty).
+    /// Decide, told whether the output is a terminal and `NO_COLOR` is set (and not empty).
     pub fn is_on(self, terminal: bool, no_color: bool) -> bool {
         match self {
             Self::Auto => terminal && !no_color,

@@ -24,7 +24,7 @@ use crate::pins::{Lead, Teller};
 use crate::policy::{Domain, Policy};
 
 /// How many names are resolved at once, so that a long list does not flood the upstream.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// No name is asked for more often, however short its TTL; nor after a failure.
 pub(super) const FLOOR: Duration = Duration::from_secs(30);
 /// How long it is taken to have no address, where the answer says no TTL.
@@ -38,7 +38,7 @@ impl Proxy {
     pub fn pin_hosts(&self, hosts: &[(Domain, Vec<IpAddr>)]) -> io::Result<()> {
         let policy = self.policy();
         for (name, addresses) in hosts {
-            let (lead, judgement) = (host(name), policy.name(name, &[]));
+            let (lead, judgement) = (Lead::of_host(name.clone()), policy.name(name, &[]));
             (self.pin)(&policy, &lead, &judgement, addresses)?;
         }
         for (name, addresses) in known_hosts(&policy, hosts) {
@@ -62,19 +62,11 @@ pub fn known_hosts(
     hosts: &[(Domain, Vec<IpAddr>)],
 ) -> impl Iterator<Item = (Domain, Vec<IpAddr>)> {
     hosts.iter().filter_map(|(name, addresses)| {
-        let (lead, judgement) = (host(name), policy.name(name, &[]));
+        let (lead, judgement) = (Lead::of_host(name.clone()), policy.name(name, &[]));
         let pinned = |address: &&IpAddr| lead.verdict(policy, &judgement, **address).is_some();
         let addresses: Vec<IpAddr> = addresses.iter().filter(pinned).copied().collect();
         (!addresses.is_empty()).then(|| (name.clone(), addresses))
     })
-}
-
-fn host(name: &Domain) -> Lead {
-    Lead {
-        name: name.clone(),
-        aliases: Vec::new(),
-        told_by: Teller::Hosts,
-    }
 }
 
 /// A name of a block rule, and what is known of it already.
@@ -157,7 +149,7 @@ async fn learn(
     record_type: RecordType,
 ) -> anyhow::Result<Duration> {
     let question = Question::own(&watched.name, record_type)?;
-    let reply = ask_whole(&shared.upstreams, &question).await?;
+    let (_, reply) = ask_whole(&shared.upstreams, &question).await?;
     let proxy = &shared.proxy;
     let policy = proxy.policy();
     let finding = judge(&policy, &question, &reply)?;

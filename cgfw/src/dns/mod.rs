@@ -13,6 +13,7 @@ mod answer;
 mod handler;
 mod judge;
 mod known;
+mod lookup;
 mod replay;
 mod synthetic;
 pub mod system;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 
 use self::handler::{Handler, Shared};
 pub use self::known::known_hosts;
+pub use self::lookup::{Found, Resolver};
 pub use self::replay::replay;
 use crate::event::{Event, QueryKey};
 use crate::pins::Lead;

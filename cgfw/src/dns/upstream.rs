@@ -175,11 +175,10 @@ async fn over_tcp(server: SocketAddr, sent: &Sent) -> io::Result<Vec<u8>> {
 pub(super) async fn ask_whole(
     upstreams: &Upstreams,
     question: &Question,
-) -> Result<Reply, Failure> {
+) -> Result<(SocketAddr, Reply), Failure> {
     let (server, reply) = upstreams.ask(question, Transport::Udp).await?;
     if !reply.metadata.truncation {
-        return Ok(reply);
+        return Ok((server, reply));
     }
-    let (_, reply) = ask(&[server], question, Transport::Tcp).await?;
-    Ok(reply)
+    ask(&[server], question, Transport::Tcp).await
 }

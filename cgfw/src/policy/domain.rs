@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::rule::is_numeric;
+
 /// RFC 1035 section 2.3.4, in octets, with the root label.
 const MAX_NAME: usize = 255;
 const MAX_LABEL: usize = 63;
@@ -136,6 +138,12 @@ impl Domain {
             rest = &rest[1 + usize::from(*rest.first()?)..];
             Some(suffix)
         })
+    }
+
+    /// Whether the last label is a number: `1.2.3`, `1.2.3.400` and `0x7f000001` are mistyped
+    /// or hidden addresses, which clients do not look up, since no top-level domain is one.
+    pub fn ends_in_number(&self) -> bool {
+        self.labels().last().is_some_and(is_numeric)
     }
 
     /// Whether this is `ancestor` or a name below it.

@@ -12,6 +12,7 @@ A listener outside of the cgroup is not judged here but acknowledged, or not:
 */
 
 mod domain;
+mod explain;
 mod file;
 mod given;
 mod list;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::domain::{Domain, DomainError};
+pub use self::explain::{Candidate, Standing};
 pub use self::file::{ListFile, PolicyFile, SCHEMA};
 pub use self::given::Given;
 pub use self::list::{Entry, LeftOut, ListParser, MAX_LINE};
@@ -109,11 +111,15 @@ struct Matching {
 }
 
 impl Matching {
-    fn at(&self, transport: Transport, port: u16) -> Option<Decision<'_>> {
-        let rule = self
-            .rules
+    /// The rule that speaks for all of them.
+    fn first(&self, transport: Transport, port: u16) -> Option<&Arc<Rule>> {
+        self.rules
             .iter()
-            .find(|rule| rule.speaks_of(transport, port))?;
+            .find(|rule| rule.speaks_of(transport, port))
+    }
+
+    fn at(&self, transport: Transport, port: u16) -> Option<Decision<'_>> {
+        let rule = self.first(transport, port)?;
         (rule.action == Action::Block || self.matched.is_none()).then_some(Decision {
             action: rule.action,
             rule: Some(rule),
@@ -199,15 +205,6 @@ impl Judgement {
                 rule: None,
                 matched: None,
             })
-    }
-
-    /// Every rule that matches, in the order in which they are asked, with the name that it
-    /// matched where that is not the one that was asked for.
-    pub fn candidates(&self) -> impl Iterator<Item = (&Arc<Rule>, Option<&Domain>)> {
-        self.matches.iter().flat_map(|matching| {
-            let matched = matching.matched.as_ref();
-            matching.rules.iter().map(move |rule| (rule, matched))
-        })
     }
 
     /// The ports at which the verdict may change, unsorted, and 0.

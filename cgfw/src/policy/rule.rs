@@ -312,9 +312,7 @@ impl Pattern {
             return Err(ParseRuleError::Wildcard);
         }
         let name = Domain::parse(name).map_err(ParseRuleError::Domain)?;
-        // `1.2.3`, `1.2.3.400` and `0x7f000001` are mistyped or hidden addresses, which
-        // clients do not look up: no top-level domain is a number.
-        if name.labels().last().is_some_and(is_numeric) {
+        if name.ends_in_number() {
             return Err(ParseRuleError::Network(text.to_owned()));
         }
         Ok(Self::Domain { name, scope })

@@ -20,7 +20,7 @@ use crate::ledger::{Act, Observation, Reason, Totals};
 use crate::policy::{Action, DirectIp, Domain, Policy, Rule};
 
 /// Raised when a field changes its meaning or vanishes, not when one is added.
-const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 1;
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -455,7 +455,8 @@ fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn encode(line: &impl Serialize) -> Vec<u8> {
+/// One line of JSON, fit for any terminal.
+pub fn encode(line: &impl Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, Visible);
     // Neither a vector nor these types, all of whose keys are strings, can fail.

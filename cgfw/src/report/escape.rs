@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use crate::event::Process;
 
 /// Text as it is, but for what is not visible and not UTF-8.
-pub(super) struct Plain<'t>(pub(super) &'t [u8]);
+pub struct Plain<'t>(pub &'t [u8]);
 
 /// The same as a string in double quotes, whose quotes and backslashes are escaped.
 pub(super) struct Quoted<'t>(pub(super) &'t [u8]);

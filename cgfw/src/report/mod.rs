@@ -16,8 +16,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use self::audit::{SCHEMA, encode};
+pub use self::escape::Plain;
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
+pub use self::text::Paint;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::ledger::{Observation, Totals};
 use crate::policy::{Action, Policy};
@@ -302,7 +305,7 @@ impl Report {
     }
 
     fn say(&mut self, message: &str) {
-        let line = format!("cgfw: {}\n", escape::Plain(message.as_bytes()));
+        let line = format!("cgfw: {}\n", Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
 }

@@ -24,7 +24,7 @@ const OTHERS: &str = "others";
 
 /// ANSI colours (ECMA-48 SGR).
 #[derive(Clone, Copy)]
-pub(super) enum Paint {
+pub enum Paint {
     Bold,
     Red,
     Green,
@@ -577,7 +577,8 @@ impl fmt::Display for Elapsed {
 }
 
 impl Style {
-    pub(super) fn paint(self, paint: Paint, text: &str) -> String {
+    /// `text` in that colour, if there are to be colours.
+    pub fn paint(self, paint: Paint, text: &str) -> String {
         if !self.color {
             return text.to_owned();
         }
