@@ -19,8 +19,8 @@ pub const COMM_LEN: usize = 16;
 pub const MAX_ADDRESSES: u32 = 1 << 16;
 /// The host's own addresses, without loopback.
 pub const MAX_OWN: u32 = 1 << 12;
-/// Networks of CIDR rules and private ranges.
-pub const MAX_NETWORKS: u32 = 1 << 17;
+/// Generations of a policy that exist at once: the one in force, and one that is made.
+pub const GENERATIONS: u32 = 2;
 /// Steps of port profiles.
 pub const MAX_PORT_STEPS: u32 = 1 << 16;
 /// Size of the ring of [`Act`]s, in octets.
@@ -50,9 +50,10 @@ pub mod protocol {
 pub struct Config {
     /// Where the DNS proxy listens on 127.0.0.1 and ::1.
     pub proxy_port: u32,
-    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network.
+    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network. With `live` it is
+    /// [`InForce`] that says so.
     pub unresolved: u32,
-    /// Whether `NETWORKS` has entries.
+    /// Whether `NETWORKS` has entries, or may have some after a change of policy.
     pub networks: u32,
     /// Nothing is refused, everything is reported (`--audit`).
     pub audit: u32,
@@ -66,11 +67,56 @@ pub struct Config {
     pub strict: u32,
     /// The id of cgfw's own process, above all that it started.
     pub supervisor: u32,
-    pub reserved: u32,
+    /// Whether the policy can change (`--watch`).
+    pub live: u32,
     /// Offsets of this kernel.
     pub offsets: Offsets,
     /// The id of the cgroup: the inode number of its directory.
     pub cgroup: u64,
+}
+
+/// Which generation of the policy is in force: the value of `IN_FORCE`, which a program reads
+/// once for each verdict.
+///
+/// Only its least significant octet is ever other than zero. An update of an array copies the
+/// value by memcpy (`copy_map_value`, include/linux/bpf.h), which promises nothing of what
+/// somebody sees who reads it meanwhile; but an octet is the old one or the new one.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InForce(u64);
+
+impl InForce {
+    const SLOT: u64 = 1;
+    const ALLOWS: u64 = 2;
+
+    /// The generation in this slot, below [`GENERATIONS`], with [`ALLOW`] or [`BLOCK`] for
+    /// addresses with neither a pin nor a network.
+    pub const fn new(slot: u32, unresolved: u32) -> Self {
+        let allows = if unresolved == ALLOW { Self::ALLOWS } else { 0 };
+        Self((slot as u64 & Self::SLOT) | allows)
+    }
+
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Index of its maps in `ADDRESSES_BY_SLOT` and `NETWORKS_BY_SLOT`.
+    pub const fn slot(self) -> u32 {
+        (self.0 & Self::SLOT) as u32
+    }
+
+    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network.
+    pub const fn unresolved(self) -> u32 {
+        if self.0 & Self::ALLOWS == 0 {
+            BLOCK
+        } else {
+            ALLOW
+        }
+    }
 }
 
 macro_rules! offsets {

@@ -13,7 +13,7 @@ use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::peer::packet_is_outside;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT, is_loopback};
+use crate::verdict::{ANY, DNS_PORT, Generation, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -81,8 +81,9 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
 #[inline(always)]
 fn judge(packet: &Packet, on_loopback: bool) -> u32 {
     let destination = &packet.destination;
+    let generation = Generation::in_force();
     if on_loopback {
-        return destination.action(ALLOW);
+        return destination.action(generation, ALLOW);
     }
     // A socket that is bound to a device sends what is for this host out of that device,
     // questions that were redirected to the proxy included.
@@ -93,7 +94,7 @@ fn judge(packet: &Packet, on_loopback: bool) -> u32 {
     if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
         return BLOCK;
     }
-    destination.action(config!(unresolved))
+    destination.action(generation, generation.unresolved)
 }
 
 /// A DNS message for the proxy: say who sends it, and note to whom it was addressed,

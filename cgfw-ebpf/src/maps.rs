@@ -1,11 +1,16 @@
 //! Every map, and the constants that the loader sets.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use cgfw_common::{
-    Address, COUNTERS as COUNTER_COUNT, Config, Endpoint, Entry, MAX_ADDRESSES, MAX_NETWORKS,
-    MAX_OWN, MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE, SeenKey,
+    Address, BLOCK, COUNTERS as COUNTER_COUNT, Config, Endpoint, Entry, GENERATIONS, InForce,
+    MAX_ADDRESSES, MAX_OWN, MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE,
+    SeenKey,
 };
 
 /// Set by the loader in the object, then frozen: constants to the verifier. The values
@@ -13,7 +18,7 @@ use cgfw_common::{
 #[unsafe(no_mangle)]
 pub(crate) static CONFIG: Config = Config {
     proxy_port: 0,
-    unresolved: cgfw_common::BLOCK,
+    unresolved: BLOCK,
     networks: 0,
     audit: 0,
     vanish: 0,
@@ -21,7 +26,7 @@ pub(crate) static CONFIG: Config = Config {
     errno: 0,
     strict: 0,
     supervisor: 0,
-    reserved: 0,
+    live: 0,
     offsets: Offsets::UNKNOWN,
     cgroup: 0,
 };
@@ -37,15 +42,70 @@ macro_rules! config {
 }
 pub(crate) use config;
 
+/// What user space writes while the programs run. Not an atomic: LLVM cannot select a load of
+/// one for the oldest instruction set.
+#[repr(transparent)]
+pub(crate) struct Written(UnsafeCell<u64>);
+
+// SAFETY: read by `get` alone.
+unsafe impl Sync for Written {}
+
+impl Written {
+    /// What is there now.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u64 {
+        // SAFETY: valid and aligned; volatile, because the kernel writes it meanwhile.
+        unsafe { core::ptr::read_volatile(self.0.get()) }
+    }
+}
+
+/// An [`InForce`], if the policy can change: until the loader writes it, a slot with nothing in
+/// it. The only variable of the object, because an update writes the whole section.
+#[unsafe(no_mangle)]
+pub(crate) static IN_FORCE: Written = Written(UnsafeCell::new(InForce::new(1, BLOCK).to_bits()));
+
+/// A map of maps, of which aya-ebpf has none. The loader makes it, after the maps that it is for.
+#[repr(transparent)]
+pub(crate) struct BySlot(UnsafeCell<bpf_map_def>);
+
+// SAFETY: nobody looks at the definition; to the programs it is an address.
+unsafe impl Sync for BySlot {}
+
+impl BySlot {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+            key_size: 4,
+            value_size: 4,
+            max_entries: GENERATIONS,
+            map_flags: 0,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+
+    pub(crate) const fn as_ptr(&self) -> *mut c_void {
+        self.0.get().cast()
+    }
+}
+
+/// `ADDRESSES` of each generation, if the policy can change.
+#[map]
+pub(crate) static ADDRESSES_BY_SLOT: BySlot = BySlot::new();
+
+/// `NETWORKS` likewise.
+#[map]
+pub(crate) static NETWORKS_BY_SLOT: BySlot = BySlot::new();
+
 /// Pins, and single addresses of rules. Never LRU: an evicted verdict is a wrong one.
 #[map]
 pub(crate) static ADDRESSES: HashMap<Address, Entry> =
     HashMap::with_max_entries(MAX_ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// CIDR rules, asked only where `ADDRESSES` is silent.
+/// CIDR rules, asked only where `ADDRESSES` is silent. The loader makes it as large as needed.
 #[map]
 pub(crate) static NETWORKS: LpmTrie<Address, Entry> =
-    LpmTrie::with_max_entries(MAX_NETWORKS, BPF_F_NO_PREALLOC);
+    LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// The host's own addresses, without loopback: what listens there may be somebody else.
 #[map]

@@ -13,8 +13,8 @@ use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own, mapped,
-    unresolved,
+    ANY, DNS_PORT, Destination, Generation, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own,
+    mapped, unresolved,
 };
 
 /// What a program returns: the call goes on.
@@ -129,7 +129,8 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
     let mut kind = kind;
-    let mut action = destination.action(unresolved(&destination.address));
+    let generation = Generation::in_force();
+    let mut action = destination.action(generation, unresolved(generation, &destination.address));
     // Egress sees who listens on this host. But a SYN that it drops is sent again and again.
     if config!(strict) != 0
         && kind == ACT_CONNECT

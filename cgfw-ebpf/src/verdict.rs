@@ -1,13 +1,19 @@
 //! The verdict on a destination: at most three look-ups, usually one.
 
+use core::ffi::c_void;
+use core::ptr::{NonNull, from_ref};
+
 use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::maps::lpm_trie::Key;
 use cgfw_common::{
-    ALLOW, Address, BLOCK, Deed, Entry, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
-    protocol,
+    ALLOW, Address, BLOCK, Deed, Entry, InForce, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP,
+    TRANSPORT_UDP, protocol,
 };
 
-use crate::maps::{ADDRESSES, NETWORKS, OWN, PORTS, config};
+use crate::maps::{
+    ADDRESSES, ADDRESSES_BY_SLOT, BySlot, IN_FORCE, NETWORKS, NETWORKS_BY_SLOT, OWN, PORTS, config,
+};
 
 pub(crate) const DNS_PORT: u16 = 53;
 
@@ -22,8 +28,8 @@ pub(crate) struct Destination {
 impl Destination {
     /// [`ALLOW`] or [`BLOCK`]; `unresolved` where neither a pin nor a rule knows the address.
     #[inline(always)]
-    pub(crate) fn action(&self, unresolved: u32) -> u32 {
-        let Some(entry) = self.entry() else {
+    pub(crate) fn action(&self, generation: Generation, unresolved: u32) -> u32 {
+        let Some(entry) = self.entry(generation) else {
             return unresolved;
         };
         if entry.profile == 0 {
@@ -63,26 +69,80 @@ impl Destination {
     }
 
     #[inline(always)]
-    fn entry(&self) -> Option<Entry> {
-        // SAFETY: values of ADDRESSES are overwritten whole, 8 aligned octets.
-        if let Some(entry) = unsafe { ADDRESSES.get(self.address) } {
-            return Some(*entry);
+    fn entry(&self, generation: Generation) -> Option<Entry> {
+        let addresses = generation.map(&ADDRESSES, &ADDRESSES_BY_SLOT);
+        if let Some(entry) = look_up(addresses, &self.address) {
+            return Some(entry);
         }
         if config!(networks) == 0 {
             return None;
         }
-        NETWORKS.get(Key::new(128, self.address)).copied()
+        let networks = generation.map(&NETWORKS, &NETWORKS_BY_SLOT);
+        look_up(networks, &Key::new(128, self.address))
     }
+}
+
+/// The generation of the policy that is in force: to be asked for once, so that all that a
+/// verdict consists of is of one generation.
+#[derive(Clone, Copy)]
+pub(crate) struct Generation {
+    slot: u32,
+    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network.
+    pub(crate) unresolved: u32,
+}
+
+impl Generation {
+    #[inline(always)]
+    pub(crate) fn in_force() -> Self {
+        // The verifier has less to walk where this stays the constant that it is.
+        if config!(live) == 0 {
+            return Self {
+                slot: 0,
+                unresolved: config!(unresolved),
+            };
+        }
+        let in_force = InForce::from_bits(IN_FORCE.get());
+        Self {
+            slot: in_force.slot(),
+            unresolved: in_force.unresolved(),
+        }
+    }
+
+    /// Its map: one of `by_slot`, or `only` where the policy cannot change.
+    #[inline(always)]
+    fn map<M>(self, only: &M, by_slot: &BySlot) -> *mut c_void {
+        if config!(live) == 0 {
+            return from_ref(only).cast_mut().cast();
+        }
+        // SAFETY: a slot is a key of an array.
+        unsafe { bpf_map_lookup_elem(by_slot.as_ptr(), from_ref(&self.slot).cast()) }
+    }
+}
+
+/// What a map of entries has for `key`.
+#[inline(always)]
+fn look_up<K>(map: *mut c_void, key: &K) -> Option<Entry> {
+    if map.is_null() {
+        // Never: the loader fills a slot before it is in force. Closed.
+        return Some(Entry {
+            action: BLOCK,
+            profile: 0,
+        });
+    }
+    // SAFETY: the verifier knows the map, and the size of its keys.
+    let entry = unsafe { bpf_map_lookup_elem(map, from_ref(key).cast()) };
+    // SAFETY: values are entries, overwritten whole, 8 aligned octets.
+    NonNull::new(entry.cast::<Entry>()).map(|entry| unsafe { *entry.as_ptr() })
 }
 
 /// `ALLOW` for loopback and unspecified addresses, which cannot leave the machine
 /// unless a socket is bound to a device, and then egress sees the device.
 #[inline(always)]
-pub(crate) fn unresolved(address: &Address) -> u32 {
+pub(crate) fn unresolved(generation: Generation, address: &Address) -> u32 {
     if is_loopback(address) {
         return ALLOW;
     }
-    config!(unresolved)
+    generation.unresolved
 }
 
 #[inline(always)]

@@ -39,4 +39,5 @@ mod refusals;
 mod setup;
 mod soak;
 mod strict;
+mod swap;
 mod why;

@@ -27,9 +27,10 @@ use aya_obj::generated::bpf_prog_type::{
 };
 use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info};
 use aya_obj::{EbpfSectionKind, Features, Object, Program, ProgramSection};
-use cgfw_common::Config;
+use cgfw_common::{Config, InForce};
 
 use super::btf::Functions;
+use super::syscall::{bpf, create_map_of_maps, freeze, put, put_map, raw, short_name, zeroed_attr};
 
 /// The compiled programs of `cgfw-ebpf`, for this machine's byte order.
 #[cfg(target_endian = "little")]
@@ -81,55 +82,22 @@ impl Hook {
     }
 }
 
-/// Create the maps, verify the programs, as many as this run needs. `log_level` is aya-log's,
-/// 0 for silence.
+/// The maps of maps, and of which map each holds one for every generation.
+const BY_SLOT: [(&str, &str); 2] = [
+    ("ADDRESSES_BY_SLOT", "ADDRESSES"),
+    ("NETWORKS_BY_SLOT", "NETWORKS"),
+];
+
+/// Create the maps, `NETWORKS` with room for that many, and verify the programs, as many as
+/// this run needs. `log_level` is aya-log's, 0 for silence.
 pub(super) fn load(
     config: &Config,
+    networks: u32,
     functions: &Functions,
     log_level: u8,
 ) -> anyhow::Result<Loaded> {
-    let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
-    object
-        .patch_map_data(
-            [
-                ("CONFIG", (as_bytes(config), true)),
-                (aya_log::LEVEL, (&[log_level][..], false)),
-            ]
-            .into(),
-        )
-        .context("the built-in eBPF object lacks its configuration")?;
-    let mut maps = HashMap::new();
-    let mut sources = Vec::new();
-    for (name, source) in object.maps.drain() {
-        let map = MapData::create(source.clone(), &name, None)
-            .with_context(|| format!("cannot create the eBPF map {name}"))?;
-        if source.section_kind() == EbpfSectionKind::Rodata {
-            freeze_with(&map, source.data())
-                .with_context(|| format!("cannot fill the eBPF map {name}"))?;
-        }
-        sources.push((name.clone(), map.fd().as_fd().as_raw_fd(), source));
-        maps.insert(name, map);
-    }
-    let text_sections = object
-        .functions
-        .keys()
-        .map(|(section, _)| *section)
-        .collect();
-    object
-        .relocate_maps(
-            sources
-                .iter()
-                .map(|(name, fd, source)| (name.as_str(), *fd, source)),
-            &text_sections,
-        )
-        .map_err(|error| anyhow!("{error}"))?;
-    object
-        .relocate_calls(&text_sections)
-        .map_err(|error| anyhow!("{error}"))?;
-    // Names and bpf_probe_read_kernel are in every kernel since 5.10.
-    object.sanitize_functions(&Features::new(
-        true, true, true, true, true, true, true, None,
-    ));
+    let mut object = parse(config, log_level)?;
+    let maps = link(&mut object, networks)?;
     object
         .programs
         .retain(|name, program| is_wanted(config, name, program));
@@ -138,12 +106,116 @@ pub(super) fn load(
         let programs = programs.filter(|(_, program)| wanted(program)).collect();
         load_programs(&object, programs, functions)
     };
-    Ok(Loaded {
-        programs: load(&|program| !is_guard(program) && !is_watcher(program))?,
-        guards: load(&is_guard),
-        watchers: load(&is_watcher),
+    let slots: &[_] = if config.live == 0 { &[] } else { &BY_SLOT };
+    std::thread::scope(|scope| {
+        // Beside the verifier's work, because each waits for an RCU grace period.
+        let filling: Vec<_> = slots
+            .iter()
+            .map(|(outer, inner)| scope.spawn(|| put_map(&maps[*outer], 0, &maps[*inner])))
+            .collect();
+        let programs = load(&|program| !is_guard(program) && !is_watcher(program))?;
+        let (guards, watchers) = (load(&is_guard), load(&is_watcher));
+        for filled in filling {
+            let filled = filled.join();
+            filled
+                .map_err(|_panic| anyhow!("a loading thread panicked"))?
+                .context("cannot fill an eBPF map of maps")?;
+        }
+        anyhow::Ok((programs, guards, watchers))
+    })
+    .map(|(programs, guards, watchers)| Loaded {
+        programs,
+        guards,
+        watchers,
         maps,
     })
+}
+
+/// The object with its constants.
+fn parse(config: &Config, log_level: u8) -> anyhow::Result<Object> {
+    let mut object = Object::parse(OBJECT).context("the built-in eBPF object is damaged")?;
+    let in_force = InForce::new(0, config.unresolved).to_bits().to_ne_bytes();
+    object
+        .patch_map_data(
+            [
+                ("CONFIG", (as_bytes(config), true)),
+                ("IN_FORCE", (&in_force[..], true)),
+                (aya_log::LEVEL, (&[log_level][..], false)),
+            ]
+            .into(),
+        )
+        .context("the built-in eBPF object lacks its configuration")?;
+    // Names and bpf_probe_read_kernel are in every kernel since 5.10.
+    object.sanitize_functions(&Features::new(
+        true, true, true, true, true, true, true, None,
+    ));
+    Ok(object)
+}
+
+/// Create the maps, and let the programs refer to them.
+fn link(object: &mut Object, networks: u32) -> anyhow::Result<HashMap<String, MapData>> {
+    let definitions = std::mem::take(&mut object.maps);
+    let maps = create_maps(&definitions, networks)?;
+    let sources: Vec<_> = definitions
+        .iter()
+        .map(|(name, definition)| {
+            (
+                name.as_str(),
+                maps[name].fd().as_fd().as_raw_fd(),
+                definition,
+            )
+        })
+        .collect();
+    let text_sections = object
+        .functions
+        .keys()
+        .map(|(section, _)| *section)
+        .collect();
+    object
+        .relocate_maps(sources.into_iter(), &text_sections)
+        .map_err(|error| anyhow!("{error}"))?;
+    object
+        .relocate_calls(&text_sections)
+        .map_err(|error| anyhow!("{error}"))?;
+    Ok(maps)
+}
+
+/// Create the maps, and fill those that hold variables.
+fn create_maps(
+    definitions: &HashMap<String, aya_obj::Map>,
+    networks: u32,
+) -> anyhow::Result<HashMap<String, MapData>> {
+    let mut maps = HashMap::new();
+    let is_of_maps = |name: &str| BY_SLOT.iter().any(|(outer, _)| *outer == name);
+    for (name, definition) in definitions {
+        if is_of_maps(name) {
+            continue;
+        }
+        let mut definition = definition.clone();
+        if name == "NETWORKS" {
+            definition.set_max_entries(networks.max(1));
+        }
+        let kind = definition.section_kind();
+        let data = definition.data().to_vec();
+        let map = MapData::create(definition, name, None)
+            .with_context(|| format!("cannot create the eBPF map {name}"))?;
+        if matches!(kind, EbpfSectionKind::Rodata | EbpfSectionKind::Data) {
+            put(&map, 0, &data).with_context(|| format!("cannot fill the eBPF map {name}"))?;
+        }
+        if kind == EbpfSectionKind::Rodata {
+            freeze(&map).with_context(|| format!("cannot freeze the eBPF map {name}"))?;
+        }
+        maps.insert(name.clone(), map);
+    }
+    for (outer, inner) in BY_SLOT {
+        let find = |name: &str| format!("the built-in eBPF object has no map {name}");
+        let definition = definitions.get(outer).with_context(|| find(outer))?;
+        let inner = maps.get(inner).with_context(|| find(inner))?;
+        let map = create_map_of_maps(outer, definition, inner)
+            .with_context(|| format!("cannot create the eBPF map {outer}"))?;
+        maps.insert(outer.to_owned(), map);
+    }
+    Ok(maps)
 }
 
 /// Whether a program has a use in this run, on this kernel.
@@ -385,58 +457,6 @@ fn verifier_log(attr: &mut bpf_attr) -> String {
         CStr::from_bytes_until_nul(&log).map_or_else(|_ignored| "".into(), CStr::to_string_lossy);
     let from = text.floor_char_boundary(text.len().saturating_sub(LOG_SHOWN));
     text[from..].trim().to_owned()
-}
-
-/// Fill a map of constants and let nobody change it: only then are they constants to
-/// the verifier.
-fn freeze_with(map: &MapData, data: &[u8]) -> io::Result<()> {
-    let key = 0_u32;
-    let fd = raw(map.fd().as_fd().as_raw_fd());
-    let mut attr = zeroed_attr();
-    attr.__bindgen_anon_2.map_fd = fd;
-    attr.__bindgen_anon_2.key = (&raw const key) as u64;
-    attr.__bindgen_anon_2.__bindgen_anon_1.value = data.as_ptr() as u64;
-    bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)?;
-    let mut attr = zeroed_attr();
-    attr.__bindgen_anon_2.map_fd = fd;
-    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attr).map(drop)
-}
-
-/// bpf(2).
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: `attr` is as large as is said, and its pointers, which the callers set, are
-    // valid for as long as the call takes.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            &raw mut *attr,
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(result)
-}
-
-fn zeroed_attr() -> bpf_attr {
-    // SAFETY: a union of structures of integers; zero is the value of what is not set.
-    unsafe { std::mem::zeroed() }
-}
-
-/// A descriptor as bpf(2) takes it; descriptors are never negative.
-fn raw(fd: RawFd) -> u32 {
-    fd.cast_unsigned()
-}
-
-/// BPF_OBJ_NAME_LEN, with its final zero.
-fn short_name(name: &str) -> [libc::c_char; 16] {
-    let mut short = [0; 16];
-    for (to, from) in short[..15].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    short
 }
 
 fn as_bytes(config: &Config) -> &[u8] {

@@ -10,12 +10,14 @@ mod load;
 mod memlock;
 mod offsets;
 mod records;
+mod syscall;
 mod verdicts;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
@@ -26,7 +28,8 @@ use nix::time::{ClockId, clock_gettime};
 use self::load::LoadedProgram;
 use self::records::Decoder;
 pub use self::records::decode;
-pub use self::verdicts::Verdicts;
+use self::verdicts::Profiles;
+pub use self::verdicts::{Generation, Generations, Verdicts};
 use crate::event::{Event, Fact, QueryKey};
 use crate::policy::{Action, Transport};
 
@@ -41,8 +44,10 @@ pub struct Settings {
     pub proxy_port: u16,
     /// The verdict on addresses of which the maps say nothing.
     pub unresolved: Action,
-    /// Whether networks will be set.
-    pub networks: bool,
+    /// How many networks will be set.
+    pub networks: usize,
+    /// Whether the policy can change while the programs run.
+    pub live: bool,
     pub audit: bool,
     /// Refused packets vanish instead of failing.
     pub vanish: bool,
@@ -70,6 +75,8 @@ pub struct Filter {
 /// What the loaded programs share with user space.
 pub struct Channels {
     pub verdicts: Verdicts,
+    /// If [`Settings::live`].
+    pub generations: Option<Generations>,
     pub acts: Acts,
     pub origins: Origins,
     /// The programs' own debug lines, if [`Settings::debug`].
@@ -81,10 +88,11 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
     let layout = offsets::read();
     let functions = layout.map(|layout| layout.functions).unwrap_or_default();
     let level = if settings.debug { u8::MAX } else { 0 };
+    let networks = u32::try_from(settings.networks).context("too many networks")?;
     let mut first_failure = None;
     for (set_retval, offsets) in attempts(layout.map(|layout| layout.offsets)) {
         let config = config(settings, set_retval, offsets);
-        match memlock::lifted(|| load::load(&config, &functions, level)) {
+        match memlock::lifted(|| load::load(&config, networks, &functions, level)) {
             Ok(loaded) => {
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
@@ -203,14 +211,14 @@ fn config(settings: Settings, set_retval: bool, offsets: Option<Offsets>) -> Con
             Action::Allow => ALLOW,
             Action::Block => BLOCK,
         },
-        networks: settings.networks.into(),
+        networks: (settings.live || settings.networks > 0).into(),
         audit: settings.audit.into(),
         vanish: settings.vanish.into(),
         set_retval: set_retval.into(),
         errno: libc::ECONNREFUSED.cast_unsigned(),
         strict: settings.strict.into(),
         supervisor: std::process::id(),
-        reserved: 0,
+        live: settings.live.into(),
         offsets: offsets.unwrap_or_default(),
         cgroup: settings.cgroup,
     }
@@ -246,14 +254,28 @@ fn channels(
         .map(|program| anyhow::Ok(aya_log::EbpfLogger::init_from_id(program.id()?)?))
         .transpose()
         .context("cannot read the debug lines of the eBPF programs")?;
+    let profiles = Arc::new(Profiles {
+        ports: take("PORTS")?,
+        numbers: Mutex::default(),
+    });
+    let generations = Generations {
+        addresses: take("ADDRESSES_BY_SLOT")?,
+        networks: take("NETWORKS_BY_SLOT")?,
+        profiles: Arc::clone(&profiles),
+        free: Some(1),
+    };
     Ok(Channels {
         verdicts: Verdicts {
-            addresses: Map::HashMap(take("ADDRESSES")?).try_into()?,
-            networks: Map::LpmTrie(take("NETWORKS")?).try_into()?,
-            ports: Map::LpmTrie(take("PORTS")?).try_into()?,
-            own: Map::HashMap(take("OWN")?).try_into()?,
-            profiles: HashMap::new(),
+            current: Generation {
+                slot: 0,
+                addresses: take("ADDRESSES")?,
+                networks: take("NETWORKS")?,
+            },
+            own: take("OWN")?,
+            profiles,
+            in_force: take(".data")?,
         },
+        generations: settings.live.then_some(generations),
         acts: Acts {
             ring: Map::RingBuf(take("ACTS")?).try_into()?,
             counters: Map::PerCpuArray(take("COUNTERS")?).try_into()?,

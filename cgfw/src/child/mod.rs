@@ -34,4 +34,4 @@ pub use self::signals::{Inherited, Listener, Received, Signals};
 pub use self::spawn::{Child, Command, Ended, MaskedFile, SpawnError};
 pub use self::strict::Unix;
 pub use self::trial::prove_isolation;
-pub use self::user::{Identity, as_user, caller, choose_identity};
+pub use self::user::{Identity, as_user, caller, choose_identity, take_file_rights};

@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -117,6 +118,20 @@ pub fn as_user<T>(
     setfsgid(gid);
     setgroups(&groups).context("cannot take the groups of cgfw back")?;
     result
+}
+
+/// Take the file rights of `identity` for good, in this thread and no other.
+pub fn take_file_rights(identity: &Identity) -> io::Result<()> {
+    let groups: Vec<libc::gid_t> = identity.groups.iter().map(|gid| gid.as_raw()).collect();
+    // Not by the C library, which has all threads do it.
+    // SAFETY: the pointer is valid for as many groups as are said.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    setfsgid(identity.gid);
+    setfsuid(identity.uid);
+    Ok(())
 }
 
 /// Whether this very command was given to sudo, rather than typed in a shell that sudo

@@ -15,14 +15,15 @@ use tokio::time::{Instant, timeout};
 
 use super::Proxy;
 use super::answer::{Answer, Why, address_record, bypasses_pins, explain};
-use super::judge::{Finding, judge};
+use super::judge::judge;
 use super::synthetic::Synthetic;
 #[cfg(doc)]
 use super::tcp;
 use super::upstream::{self, OVERALL, Upstreams};
 use super::wire::{Question, Reply, rcode_mnemonic, type_mnemonic};
 use crate::event::{Event, Fact, Query, QueryKey, Verdict};
-use crate::policy::{Action, Domain, Judgement, OnBlock, Ports, Rule, Transport};
+use crate::pins::{Lead, Teller};
+use crate::policy::{Action, Domain, Judgement, OnBlock, Policy, Rule, Transport};
 
 /// How many questions may be on their way at once. The clients of one run have a handful;
 /// more than this is a loop or an attack, and is answered with SERVFAIL at once.
@@ -128,16 +129,17 @@ impl Shared {
 
     /// Judge the question and, unless that settles it, what the upstream says.
     async fn decide(&self, request: &Request, question: &Question, fact: &mut Query) -> Answer {
-        let judgement = self.proxy.policy.name(&question.name, &[]);
+        let policy = self.proxy.policy();
+        let judgement = policy.name(&question.name, &[]);
         let blocked = judgement.is_blocked();
         self.note(fact, &judgement);
         if blocked && !self.proxy.audit {
-            return self.refuse(request, question, &judgement, fact);
+            return self.refuse(&policy, request, question, &judgement, fact);
         }
         if let Some(answer) = settle(request, question) {
             return answer;
         }
-        let origin = match self.origin(fact) {
+        let origin = match self.origin(&policy, fact) {
             Ok(origin) => origin,
             Err(rule) => {
                 let text = format!("this name server is blocked by {}", rule.cite());
@@ -147,7 +149,7 @@ impl Shared {
             }
         };
         match self.ask(origin, question, fact).await {
-            Ok(reply) => self.judge_reply(request, question, reply, fact),
+            Ok(reply) => self.judge_reply(request, question, reply, (&policy, origin), fact),
             Err((why, text)) => servfail(request, why, &text),
         }
     }
@@ -170,8 +172,8 @@ impl Shared {
 
     /// The server that the child had chosen, if that one is to be asked; or the rule that
     /// forbids it.
-    fn origin(&self, fact: &mut Query) -> Result<Option<SocketAddr>, Arc<Rule>> {
-        if !self.proxy.follow {
+    fn origin(&self, policy: &Policy, fact: &mut Query) -> Result<Option<SocketAddr>, Arc<Rule>> {
+        if !self.proxy.follow || policy.default_action() == Action::Block {
             return Ok(None);
         }
         let Some(server) = (self.proxy.origin)(&fact.key) else {
@@ -181,7 +183,7 @@ impl Shared {
         if server.ip().to_canonical().is_loopback() && server.port() == self.port {
             return Ok(None);
         }
-        let Some(judgement) = self.proxy.policy.address(server.ip()) else {
+        let Some(judgement) = policy.address(server.ip()) else {
             return Ok(Some(server));
         };
         let decision = judgement.at(fact.key.transport, server.port());
@@ -233,24 +235,40 @@ impl Shared {
         }
     }
 
-    /// Pin what the reply says, then deliver or refuse it.
+    /// Pin what the reply says, then deliver or refuse it. It was asked for under a policy that
+    /// may have been replaced since, and then the new one decides everything.
     fn judge_reply(
         &self,
         request: &Request,
         question: &Question,
         reply: Reply,
+        (asked_under, origin): (&Arc<Policy>, Option<SocketAddr>),
         fact: &mut Query,
     ) -> Answer {
-        let finding = match judge(&self.proxy.policy, question, &reply) {
+        let policy = self.proxy.policy();
+        let chosen = origin.filter(|server| !self.proxy.upstreams.contains(server));
+        if !Arc::ptr_eq(&policy, asked_under) {
+            (fact.verdict, fact.rule, fact.matched) = (Verdict::Allowed, None, None);
+            if chosen.is_some() && policy.default_action() == Action::Block {
+                let text = "the policy has changed, and with it the name servers; ask again";
+                return servfail(request, Why::Other, text);
+            }
+        }
+        let finding = match judge(&policy, question, &reply) {
             Ok(finding) => finding,
             Err(error) => return servfail(request, Why::Other, &error.to_string()),
+        };
+        let told_by = match chosen {
+            Some(_) => Teller::OtherServer,
+            None => Teller::Server,
         };
         fact.cname_chain.clone_from(&finding.chain);
         let blocked = finding.judgement.is_blocked();
         if fact.verdict == Verdict::Allowed {
             self.note(fact, &finding.judgement);
         }
-        let pinned = self.pin(question, &finding);
+        let lead = finding.lead(question, told_by);
+        let pinned = (self.proxy.pin)(&policy, &lead, &finding.judgement, &finding.addresses);
         if blocked && !self.proxy.audit {
             if let Err(error) = pinned {
                 self.cannot_pin(&error, finding.subject(question));
@@ -263,7 +281,7 @@ impl Shared {
                     addresses: finding.addresses,
                 },
             });
-            return self.refuse(request, question, &finding.judgement, fact);
+            return self.refuse(&policy, request, question, &finding.judgement, fact);
         }
         if let Err(error) = pinned {
             self.cannot_pin(&error, &question.name);
@@ -275,13 +293,6 @@ impl Shared {
         }
         fact.answers = finding.addresses;
         Answer::to(request).deliver(reply)
-    }
-
-    fn pin(&self, question: &Question, finding: &Finding) -> std::io::Result<()> {
-        for (addresses, ports) in &finding.pins {
-            (self.proxy.pin)(finding.subject(question), addresses, ports)?;
-        }
-        Ok(())
     }
 
     /// Say so once: when the kernel's map is full, every new name is such a failure.
@@ -296,6 +307,7 @@ impl Shared {
     /// Make a blocked name look as `--on-block` says.
     fn refuse(
         &self,
+        policy: &Policy,
         request: &Request,
         question: &Question,
         judgement: &Judgement,
@@ -313,8 +325,12 @@ impl Shared {
         let Some(address) = self.synthetic.address(&question.name, ipv6) else {
             return answer.code(ResponseCode::NXDomain);
         };
-        if let Err(error) = (self.proxy.pin)(&question.name, &[address], &Ports::all(Action::Block))
-        {
+        let lead = Lead {
+            name: question.name.clone(),
+            aliases: Vec::new(),
+            told_by: Teller::Synthetic,
+        };
+        if let Err(error) = (self.proxy.pin)(policy, &lead, judgement, &[address]) {
             self.cannot_pin(&error, &question.name);
             return answer.code(ResponseCode::ServFail);
         }

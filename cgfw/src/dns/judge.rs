@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use hickory_proto::rr::{RData, Record};
 
 use super::wire::{self, Question, Reply};
-use crate::policy::{Domain, Judgement, Policy, Ports};
+use crate::pins::{Lead, Teller};
+use crate::policy::{Domain, Judgement, Policy};
 
 /// How many names one chain may have. Resolvers give up well before (unbound after 11,
 /// BIND after 16), so that a longer one is no use to a client either.
 const MAX_CHAIN: usize = 64;
-
-/// Addresses, and the verdict on all of them.
-pub type Pins = (Vec<IpAddr>, Ports);
 
 /// A reply, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,13 +22,20 @@ pub(super) struct Finding {
     pub(super) chain: Vec<Domain>,
     /// The addresses of the question and its aliases.
     pub(super) addresses: Vec<IpAddr>,
-    /// What may be written into the kernel's map.
-    pub(super) pins: Vec<Pins>,
     /// The least TTL on the chain, in seconds; `None` if there is nothing on it.
     pub(super) ttl: Option<u32>,
 }
 
 impl Finding {
+    /// The question with its aliases, as it is told by one of these.
+    pub(super) fn lead(&self, question: &Question, told_by: Teller) -> Lead {
+        Lead {
+            name: question.name.clone(),
+            aliases: self.chain.clone(),
+            told_by,
+        }
+    }
+
     /// The name that stands for `pins`: what was asked, or the alias that is blocked.
     pub(super) fn subject<'a>(&'a self, question: &'a Question) -> &'a Domain {
         match &self.judgement.matched {
@@ -65,7 +70,6 @@ pub(super) fn judge(
     let mut finding = Finding {
         judgement: policy.name(&question.name, &chain),
         addresses: Vec::new(),
-        pins: Vec::new(),
         ttl,
         chain,
     };
@@ -77,43 +81,7 @@ pub(super) fn judge(
             finding.ttl = Some(finding.ttl.map_or(*ttl, |least| least.min(*ttl)));
         }
     }
-    finding.pins = pins(
-        policy,
-        &question.name,
-        &finding.judgement,
-        &finding.addresses,
-    );
     Ok(finding)
-}
-
-/// What is to be pinned of the `addresses` of `name`, those with the same verdict together.
-///
-/// Nothing that stays on this host, or goes to many: a name that resolves to loopback is
-/// how DNS rebinding works, and must not change what loopback is allowed.
-pub(super) fn pins(
-    policy: &Policy,
-    name: &Domain,
-    judgement: &Judgement,
-    addresses: &[IpAddr],
-) -> Vec<Pins> {
-    let mut pins: Vec<Pins> = Vec::new();
-    for &address in addresses {
-        let canonical = address.to_canonical();
-        let is_one_other_host = !policy.is_own(canonical)
-            && !canonical.is_multicast()
-            && canonical != Ipv4Addr::BROADCAST;
-        let Some(through) = is_one_other_host
-            .then(|| policy.through_name(name, judgement, address))
-            .flatten()
-        else {
-            continue;
-        };
-        match pins.iter_mut().find(|(_, ports)| *ports == through.ports) {
-            Some((addresses, _)) => addresses.push(address),
-            None => pins.push((vec![address], through.ports)),
-        }
-    }
-    pins
 }
 
 /// An answer section, by owner.

@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Proxy;
 use super::handler::Shared;
-use super::judge::{Pins, judge, pins};
+use super::judge::judge;
 use super::upstream::ask_whole;
 use super::wire::Question;
 use crate::event::{Event, Fact};
+use crate::pins::{Lead, Teller};
 use crate::policy::{Domain, Policy};
 
 /// How many names are resolved at once, so that a long list does not flood the upstream.
@@ -32,11 +33,16 @@ const NEGATIVE: Duration = Duration::from_mins(5);
 const CEILING: Duration = Duration::from_hours(1);
 
 impl Proxy {
-    /// Pin what [`host_pins`] says.
+    /// Pin the names of /etc/hosts, because the child's resolver takes them from there and
+    /// never asks.
     pub fn pin_hosts(&self, hosts: &[(Domain, Vec<IpAddr>)]) -> io::Result<()> {
-        for (name, (addresses, ports)) in host_pins(&self.policy, hosts) {
-            (self.pin)(name, &addresses, &ports)?;
-            self.emit_known(name.clone(), addresses);
+        let policy = self.policy();
+        for (name, addresses) in hosts {
+            let (lead, judgement) = (Lead::of_host(name.clone()), policy.name(name, &[]));
+            (self.pin)(&policy, &lead, &judgement, addresses)?;
+        }
+        for (name, addresses) in known_hosts(&policy, hosts) {
+            self.emit_known(name, addresses);
         }
         Ok(())
     }
@@ -49,18 +55,17 @@ impl Proxy {
     }
 }
 
-/// The names of /etc/hosts that are judged differently from what the default says, and what
-/// is to be pinned for each, because the child's resolver takes them from there and never
-/// asks.
-pub fn host_pins<'h>(
+/// The names of /etc/hosts that are judged differently from what the default says, with the
+/// addresses that are pinned for that.
+pub fn known_hosts(
     policy: &Policy,
-    hosts: &'h [(Domain, Vec<IpAddr>)],
-) -> impl Iterator<Item = (&'h Domain, Pins)> {
-    hosts.iter().flat_map(|(name, addresses)| {
-        let judgement = policy.name(name, &[]);
-        let is_news = judgement.ports.uniform() != Some(policy.default_action());
-        let pins = is_news.then(|| pins(policy, name, &judgement, addresses));
-        pins.into_iter().flatten().map(move |pin| (name, pin))
+    hosts: &[(Domain, Vec<IpAddr>)],
+) -> impl Iterator<Item = (Domain, Vec<IpAddr>)> {
+    hosts.iter().filter_map(|(name, addresses)| {
+        let (lead, judgement) = (Lead::of_host(name.clone()), policy.name(name, &[]));
+        let pinned = |address: &&IpAddr| lead.verdict(policy, &judgement, **address).is_some();
+        let addresses: Vec<IpAddr> = addresses.iter().filter(pinned).copied().collect();
+        (!addresses.is_empty()).then(|| (name.clone(), addresses))
     })
 }
 
@@ -74,29 +79,36 @@ struct Watched {
 /// Keep the addresses of blocked names known, for as long as the run lasts; `floor` is how
 /// often one name may be asked for.
 pub(super) async fn refresh(shared: Arc<Shared>, floor: Duration) -> Infallible {
-    let names: BTreeSet<Domain> = shared.proxy.policy.blocked_names().cloned().collect();
+    let mut policy = shared.proxy.policy.clone();
+    let mut names: BTreeSet<Domain> = BTreeSet::new();
     let mut queue: BinaryHeap<Reverse<Due>> = BinaryHeap::new();
-    let now = Instant::now();
-    queue.extend(names.into_iter().map(|name| {
-        Reverse(Due {
-            at: now,
-            watched: Watched {
-                name,
-                addresses: BTreeSet::new(),
-            },
-        })
-    }));
     let mut tasks: JoinSet<Due> = JoinSet::new();
+    let mut changes = true;
+    policy.mark_changed();
     loop {
         let next = queue.peek().map(|Reverse(due)| due.at);
         tokio::select! {
+            changed = policy.changed(), if changes => {
+                // Nobody is left who could change it.
+                changes = changed.is_ok();
+                let blocked = policy.borrow_and_update().blocked_names().cloned().collect();
+                let before = std::mem::replace(&mut names, blocked);
+                queue.retain(|Reverse(due)| names.contains(&due.watched.name));
+                queue.extend(names.difference(&before).cloned().map(Due::now).map(Reverse));
+            }
             () = wait_until(next), if tasks.len() < AT_ONCE => {
                 if let Some(Reverse(due)) = queue.pop() {
                     tasks.spawn(resolve(Arc::clone(&shared), due.watched, floor));
                 }
             }
             Some(done) = tasks.join_next() => match done {
-                Ok(due) => queue.push(Reverse(due)),
+                // Or it is not blocked any more, or again, and waits already.
+                Ok(due) if names.contains(&due.watched.name)
+                    && !queue.iter().any(|Reverse(other)| other.watched.name == due.watched.name) =>
+                {
+                    queue.push(Reverse(due));
+                }
+                Ok(_not_watched) => {}
                 Err(error) => tracing::error!(%error, "a blocked name is not watched any more"),
             },
         }
@@ -139,15 +151,22 @@ async fn learn(
     let question = Question::own(&watched.name, record_type)?;
     let (_, reply) = ask_whole(&shared.upstreams, &question).await?;
     let proxy = &shared.proxy;
-    let finding = judge(&proxy.policy, &question, &reply)?;
-    for (mut addresses, ports) in finding.pins {
-        addresses.retain(|address| !watched.addresses.contains(address));
-        if addresses.is_empty() {
-            continue;
-        }
-        (proxy.pin)(&watched.name, &addresses, &ports).context("cannot pin its addresses")?;
+    let policy = proxy.policy();
+    let finding = judge(&policy, &question, &reply)?;
+    let lead = finding.lead(&question, Teller::Server);
+    let mut addresses = finding.addresses;
+    addresses.retain(|address| !watched.addresses.contains(address));
+    if !addresses.is_empty() {
+        (proxy.pin)(&policy, &lead, &finding.judgement, &addresses)
+            .context("cannot pin its addresses")?;
         watched.addresses.extend(&addresses);
-        proxy.emit_known(watched.name.clone(), addresses);
+        addresses.retain(|address| {
+            lead.verdict(&policy, &finding.judgement, *address)
+                .is_some()
+        });
+        if !addresses.is_empty() {
+            proxy.emit_known(watched.name.clone(), addresses);
+        }
     }
     let ttl = finding.ttl.map(|ttl| Duration::from_secs(ttl.into()));
     Ok(ttl.unwrap_or(NEGATIVE))
@@ -158,6 +177,18 @@ async fn learn(
 struct Due {
     at: Instant,
     watched: Watched,
+}
+
+impl Due {
+    fn now(name: Domain) -> Self {
+        Self {
+            at: Instant::now(),
+            watched: Watched {
+                name,
+                addresses: BTreeSet::new(),
+            },
+        }
+    }
 }
 
 impl PartialEq for Due {

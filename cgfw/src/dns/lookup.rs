@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hickory_proto::rr::RecordType;
 use tokio::task::JoinSet;
 
-use super::judge::{Pins, judge};
+use super::judge::judge;
 use super::known::AT_ONCE;
 use super::upstream::{Upstreams, ask_whole};
 use super::wire::{Question, rcode_mnemonic};
@@ -26,8 +26,6 @@ pub struct Found {
     pub chain: Vec<Domain>,
     /// The addresses of the name and its aliases.
     pub addresses: Vec<IpAddr>,
-    /// What would be pinned.
-    pub pins: Vec<Pins>,
 }
 
 /// Asks servers for addresses.
@@ -69,7 +67,6 @@ impl Resolver {
             judgement: finding.judgement,
             chain: finding.chain,
             addresses: finding.addresses,
-            pins: finding.pins,
         })
     }
 }

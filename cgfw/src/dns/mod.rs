@@ -30,15 +30,16 @@ use std::sync::Arc;
 use hickory_server::Server;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::handler::{Handler, Shared};
-pub use self::judge::Pins;
-pub use self::known::host_pins;
+pub use self::known::known_hosts;
 pub use self::lookup::{Found, Resolver};
 pub use self::replay::replay;
 use crate::event::{Event, QueryKey};
-use crate::policy::{Domain, OnBlock, Policy, Ports};
+use crate::pins::Lead;
+use crate::policy::{Judgement, OnBlock, Policy};
 
 /// What the kernel may keep of questions that were not read yet, in octets. The default
 /// holds some 270 datagrams: a build that resolves a thousand names at once lost most.
@@ -111,8 +112,8 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     )
 }
 
-/// Writes down the verdict on addresses, under the name that has them.
-pub type Pin = Box<dyn Fn(&Domain, &[IpAddr], &Ports) -> io::Result<()> + Send + Sync>;
+/// Writes down the verdicts on the addresses that a name with this judgement leads to.
+pub type Pin = Box<dyn Fn(&Policy, &Lead, &Judgement, &[IpAddr]) -> io::Result<()> + Send + Sync>;
 /// The server that the child had sent a message to, before it was redirected.
 pub type Origin = Box<dyn Fn(&QueryKey) -> Option<SocketAddr> + Send + Sync>;
 /// Takes what was observed.
@@ -120,13 +121,16 @@ pub type Emit = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What the proxy needs to know, and whom it tells.
 pub struct Proxy {
-    pub policy: Arc<Policy>,
+    /// The policy in force. It is looked at when there is something to judge, and not before
+    /// something else is waited for.
+    pub policy: watch::Receiver<Arc<Policy>>,
     /// Refuse nothing; say what would have been refused.
     pub audit: bool,
     pub on_block: OnBlock,
     /// The servers to ask, in order of preference.
     pub upstreams: Vec<SocketAddr>,
-    /// Ask the server that the child had chosen, where `origin` knows it.
+    /// Ask the server that the child had chosen, where `origin` knows it, unless the default
+    /// verdict is to block: then such a server could pin addresses.
     pub follow: bool,
     /// Called before the answer with these addresses leaves; if it fails, the answer does
     /// not leave.
@@ -134,6 +138,12 @@ pub struct Proxy {
     pub origin: Origin,
     /// Called once for each question, just before it is answered.
     pub emit: Emit,
+}
+
+impl Proxy {
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.borrow())
+    }
 }
 
 impl fmt::Debug for Proxy {

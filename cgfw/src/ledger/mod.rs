@@ -198,6 +198,11 @@ impl Ledger {
         }
     }
 
+    /// Explain what is entered from now on by another policy.
+    pub fn replace_policy(&mut self, policy: Arc<Policy>) {
+        self.policy = policy;
+    }
+
     /// Say who is known beforehand to do the network for the child.
     pub fn know_go_betweens(&mut self, known: Vec<GoBetween>) {
         self.go_betweens = GoBetweens::new(known);

@@ -14,10 +14,10 @@ use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::escape::is_visible;
-use super::{End, Start, abstract_name, proto};
+use super::{End, PolicyChange, Start, abstract_name, proto};
 use crate::event::{Layer, Moved, Outcome, Peer, Process, Service, Verdict};
 use crate::ledger::{Act, Observation, Reason, Totals};
-use crate::policy::{Action, DirectIp, Domain, Rule};
+use crate::policy::{Action, DirectIp, Domain, Policy, Rule};
 
 /// Raised when a field changes its meaning or vanishes, not when one is added.
 pub const SCHEMA: u32 = 1;
@@ -66,6 +66,21 @@ struct Glass<'l> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'l str>,
     uid: u32,
+}
+
+#[derive(Serialize)]
+struct Changed<'l> {
+    #[serde(flatten)]
+    head: Head<'l>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct_ip: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<&'l [String]>,
+    /// Why the former policy stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'l str>,
 }
 
 #[derive(Serialize)]
@@ -217,15 +232,8 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
             user: glass.user.as_deref(),
             uid: glass.uid,
         }),
-        default: match start.policy.default_action() {
-            Action::Allow => "allow",
-            Action::Block => "block",
-        },
-        direct_ip: match start.policy.direct_ip() {
-            DirectIp::Allow => "allow",
-            DirectIp::Private => "private",
-            DirectIp::Block => "block",
-        },
+        default: default(start.policy),
+        direct_ip: direct_ip(start.policy),
         rules: start.rules,
         uid: start.uid,
         argv: strings(start.command),
@@ -238,6 +246,42 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Vec<u8> {
         strict: protection.strict.as_deref(),
         can_be_left: protection.can_be_left(),
     })
+}
+
+/// The line of a change of policy, or of one that failed.
+pub(super) fn policy(run: &str, change: &PolicyChange<'_>) -> Vec<u8> {
+    let head = head(change.time, run, "policy");
+    encode(&match change.outcome {
+        Ok((policy, rules)) => Changed {
+            head,
+            default: Some(default(policy)),
+            direct_ip: Some(direct_ip(policy)),
+            rules: Some(rules),
+            error: None,
+        },
+        Err(error) => Changed {
+            head,
+            default: None,
+            direct_ip: None,
+            rules: None,
+            error: Some(error),
+        },
+    })
+}
+
+fn default(policy: &Policy) -> &'static str {
+    match policy.default_action() {
+        Action::Allow => "allow",
+        Action::Block => "block",
+    }
+}
+
+fn direct_ip(policy: &Policy) -> &'static str {
+    match policy.direct_ip() {
+        DirectIp::Allow => "allow",
+        DirectIp::Private => "private",
+        DirectIp::Block => "block",
+    }
 }
 
 /// The line of an observation.

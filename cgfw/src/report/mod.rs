@@ -66,6 +66,15 @@ pub struct Start<'r> {
     pub protection: &'r Protection,
 }
 
+/// What became of changed policy files (`--watch`).
+#[derive(Clone, Debug)]
+pub struct PolicyChange<'r> {
+    pub time: SystemTime,
+    /// The policy that is in force from now on and where its rules come from; or why the former
+    /// one stays.
+    pub outcome: Result<(&'r Policy, &'r [String]), &'r str>,
+}
+
 /// Why a run refuses nothing, and who says so (`--break-glass`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BreakGlass {
@@ -187,6 +196,20 @@ impl Report {
         }
         if self.verbosity >= Verbosity::Verbose {
             self.say(&start.protection.to_string());
+        }
+    }
+
+    /// The files of the policy have changed.
+    pub fn policy(&mut self, change: &PolicyChange<'_>) {
+        self.audit(|run| audit::policy(run, change));
+        match change.outcome {
+            Ok((policy, rules)) => {
+                self.default = policy.default_action();
+                self.warn(&format!("the policy has changed: {}", rules.join(", ")));
+            }
+            Err(error) => self.error(&format!(
+                "the policy cannot be changed, the former one stays in force: {error}"
+            )),
         }
     }
 

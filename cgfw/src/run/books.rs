@@ -135,15 +135,20 @@ impl Books {
         self.inquiry.release();
     }
 
-    /// When nothing runs any more: the last records, the kernel's counts of what was
-    /// repeated, and questions nobody will claim.
-    pub(super) fn enter_the_rest(&mut self) {
+    /// Enter all that there is by now.
+    pub(super) fn enter_all(&mut self) {
         for _ in 0..LAST_BATCHES {
             self.enter(None);
             if !self.behind {
                 break;
             }
         }
+    }
+
+    /// When nothing runs any more: the last records, the kernel's counts of what was
+    /// repeated, and questions nobody will claim.
+    pub(super) fn enter_the_rest(&mut self) {
+        self.enter_all();
         for event in self.inquiry.finish(&mut self.report) {
             self.record_complete(event);
         }

@@ -8,24 +8,29 @@ when nothing is left to be filtered.
 */
 
 mod books;
+mod changes;
 mod ending;
 mod inquiry;
 mod prepare;
 mod search;
 mod supervise;
+mod swap;
 
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use ipnet::IpNet;
 use nix::unistd::Pid;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::books::Books;
+use self::changes::{Changes, Watched};
+use self::swap::Addresses;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::{Cgroup, Members};
 use crate::child::{self, Identity, OpenFiles, Signals};
@@ -34,8 +39,8 @@ use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
-use crate::pins::{Pins, spellings};
-use crate::policy::{Action, Domain, Policy, Ports};
+use crate::pins::Pins;
+use crate::policy::{Domain, Policy, Ports};
 use crate::report::Report;
 use crate::sources::Loaded;
 
@@ -49,10 +54,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
-    let mut loaded = prepare::load_policy(settings)?;
-    notes.append(&mut loaded.notes);
-    let origins = std::mem::take(&mut loaded.origins);
-    let policy = Arc::new(policy(loaded, &system)?);
+    let (policy, origins, watched) = read_policy(settings, &system, &mut notes)?;
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
@@ -84,6 +86,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         let parts = Parts {
             policy,
             networks,
+            watched,
             system,
             sockets,
             channels,
@@ -101,6 +104,26 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             .await;
         Ok(run.close(finish, cgroup, filter).await)
     })
+}
+
+/// The policy, where its rules come from, and how to know that it is another one.
+fn read_policy(
+    settings: &Settings,
+    system: &System,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<(Arc<Policy>, Vec<String>, Watched)> {
+    let author = prepare::author(settings)?;
+    let mut loaded = prepare::load_policy(settings, author.as_ref())?;
+    notes.append(&mut loaded.notes);
+    let origins = std::mem::take(&mut loaded.origins);
+    let watched = Watched {
+        given: settings.policy.clone(),
+        files: std::mem::take(&mut loaded.files),
+        author,
+        search: system.search.clone(),
+    };
+    let policy = policy(loaded, system.search.clone())?;
+    Ok((Arc::new(policy), origins, watched))
 }
 
 /// Load the programs and attach them to the cgroup.
@@ -138,6 +161,7 @@ impl Phases {
 struct Parts {
     policy: Arc<Policy>,
     networks: Vec<(IpNet, Ports)>,
+    watched: Watched,
     system: System,
     sockets: Sockets,
     channels: Channels,
@@ -149,6 +173,13 @@ struct Run<'s> {
     settings: &'s Settings,
     started: Instant,
     books: Books,
+    addresses: Addresses,
+    /// Where the proxy finds the policy in force.
+    policy: watch::Sender<Arc<Policy>>,
+    /// The names of /etc/hosts.
+    hosts: Vec<(Domain, Vec<IpAddr>)>,
+    /// With `--watch`.
+    changes: Option<Changes>,
     /// `None` when it is dead, which ends the run.
     proxy: Option<JoinHandle<io::Result<()>>>,
     /// The processes of this run that are waited for one by one.
@@ -169,6 +200,7 @@ impl<'s> Run<'s> {
     ) -> anyhow::Result<Self> {
         let Channels {
             mut verdicts,
+            generations,
             acts,
             origins,
             log,
@@ -177,21 +209,29 @@ impl<'s> Run<'s> {
         tell_the_kernel(&mut verdicts, &policy, &parts.networks)?;
         let (books, emit) = Books::open(acts, log, ledger, report, parts.members)
             .context("cannot watch the kernel's records")?;
+        let changes = generations
+            .map(|generations| Changes::watch(parts.watched, generations))
+            .transpose()?;
+        let pins = match changes {
+            Some(_) => Pins::remembering(),
+            None => Pins::default(),
+        };
+        let addresses = Addresses::new(pins, verdicts);
+        let (policy, in_force) = watch::channel(policy);
         let chosen = &settings.upstreams;
         let proxy = Proxy {
             audit: settings.audit,
             on_block: settings.on_block,
-            // With an allow list a server of the child's choosing could pin addresses.
-            follow: chosen.is_empty() && policy.default_action() == Action::Allow,
+            follow: chosen.is_empty(),
             upstreams: if chosen.is_empty() {
                 system.servers
             } else {
                 chosen.clone()
             },
-            pin: pinner(Arc::clone(&policy), verdicts),
+            pin: addresses.pinner(),
             origin: Box::new(move |key| origins.get(key)),
             emit,
-            policy,
+            policy: in_force,
         };
         proxy
             .pin_hosts(&system.hosts)
@@ -200,6 +240,10 @@ impl<'s> Run<'s> {
             settings,
             started: Instant::now(),
             books,
+            addresses,
+            policy,
+            hosts: system.hosts,
+            changes,
             proxy: Some(tokio::spawn(dns::serve(
                 parts.sockets,
                 proxy,
@@ -226,11 +270,9 @@ fn tell_the_kernel(
     policy: &Policy,
     networks: &[(IpNet, Ports)],
 ) -> anyhow::Result<()> {
-    for (network, ports) in networks {
-        verdicts
-            .set_network(*network, ports)
-            .with_context(|| format!("cannot tell the kernel the verdict on {network}"))?;
-    }
+    verdicts
+        .set_networks(networks)
+        .with_context(|| format!("cannot tell the kernel of {} networks", networks.len()))?;
     for address in policy.own_addresses() {
         verdicts
             .set_own(address)
@@ -239,30 +281,8 @@ fn tell_the_kernel(
     Ok(())
 }
 
-fn policy(loaded: Loaded, system: &System) -> anyhow::Result<Policy> {
+fn policy(loaded: Loaded, search: Vec<Domain>) -> anyhow::Result<Policy> {
     let (own, on_link) = host::addresses().context("cannot list the addresses of this host")?;
-    let policy = loaded.into_policy(system.search.clone());
+    let policy = loaded.into_policy(search);
     Ok(policy.with_host(own, on_link))
-}
-
-/// What the proxy calls before it answers: merge, and tell the kernel what is news to it.
-fn pinner(policy: Arc<Policy>, verdicts: Verdicts) -> dns::Pin {
-    let state = Mutex::new((Pins::default(), verdicts));
-    Box::new(move |_name: &Domain, addresses: &[IpAddr], ports: &Ports| {
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pins, verdicts) = &mut *state;
-        for address in addresses
-            .iter()
-            .flat_map(|address| spellings(&policy, *address))
-        {
-            let Some(ports) = pins.add(&policy, address, ports) else {
-                continue;
-            };
-            if let Err(error) = verdicts.set_address(address, &ports) {
-                pins.forget(address);
-                return Err(error);
-            }
-        }
-        Ok(())
-    })
 }

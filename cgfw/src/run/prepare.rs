@@ -138,17 +138,23 @@ pub(super) fn kernel_settings(
 ) -> anyhow::Result<bpf::Settings> {
     Ok(bpf::Settings {
         proxy_port: sockets.port(),
-        unresolved: match policy.direct_ip() {
-            DirectIp::Allow => Action::Allow,
-            DirectIp::Private | DirectIp::Block => Action::Block,
-        },
-        networks: !networks.is_empty(),
+        unresolved: unresolved(policy),
+        networks: networks.len(),
+        live: settings.watch,
         audit: settings.audit,
         vanish: settings.on_block == OnBlock::Drop,
         strict: settings.strict,
         cgroup: cgroup.id().context("cannot look at the cgroup")?,
         debug: settings.verbose >= 3,
     })
+}
+
+/// The verdict on addresses of which the kernel knows nothing.
+pub(super) fn unresolved(policy: &Policy) -> Action {
+    match policy.direct_ip() {
+        DirectIp::Allow => Action::Allow,
+        DirectIp::Private | DirectIp::Block => Action::Block,
+    }
 }
 
 pub(super) fn open_report(
@@ -319,11 +325,18 @@ pub(super) fn go_betweens(
     Ok(proxies.chain(commands).collect())
 }
 
-/// Read the files of the policy, with the rights of the user who named them: sudo must not
+/// The user with whose rights the files of the policy are read, who named them: sudo must not
 /// lend root's, nor `--user` take them away.
-pub(super) fn load_policy(settings: &Settings) -> anyhow::Result<Loaded> {
-    match child::choose_identity(None, settings.keep_root)? {
-        Some(author) => child::as_user(&author, || sources::load(&settings.policy)),
+pub(super) fn author(settings: &Settings) -> anyhow::Result<Option<Identity>> {
+    child::choose_identity(None, settings.keep_root)
+}
+
+pub(super) fn load_policy(
+    settings: &Settings,
+    author: Option<&Identity>,
+) -> anyhow::Result<Loaded> {
+    match author {
+        Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
 }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::Run;
+use super::changes::{Change, Changes};
 use crate::cgroup::Cgroup;
 use crate::child::{
     self, Child, Command, Confinement, Ended, Identity, OpenFiles, Signals, SpawnError,
@@ -113,6 +114,7 @@ impl Run<'_> {
                 biased;
                 value = &mut done => return Ok(value),
                 error = proxy_failure(&mut self.proxy) => return Err(error),
+                change = next_change(self.changes.as_mut()) => self.follow(change),
                 _ = tick.tick() => {
                     self.books.enter(None);
                     child::reap_orphans(&self.own_processes).context("cannot reap orphans")?;
@@ -120,6 +122,13 @@ impl Run<'_> {
                 entered = self.books.next() => entered?,
             }
         }
+    }
+}
+
+async fn next_change(changes: Option<&mut Changes>) -> Change {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => pending().await,
     }
 }
 

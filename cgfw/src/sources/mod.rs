@@ -5,8 +5,9 @@ arguments.
 [`crate::policy`] knows the formats; this stage knows files.
 */
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,14 +38,35 @@ pub struct Loaded {
     pub origins: Vec<String>,
     /// What the user should know of the files.
     pub notes: Vec<String>,
-    /// Every file that was read, in the order in which it was.
-    pub files: Vec<PathBuf>,
+    /// Every file that was read, in the order in which it was, and which version of it.
+    pub files: Vec<(PathBuf, Version)>,
 }
 
 impl Loaded {
     /// The policy, told what suffixes the resolver appends to names.
     pub fn into_policy(self, search: Vec<Domain>) -> Policy {
         Policy::new(self.rules, self.default, self.direct_ip, search)
+    }
+}
+
+/// What tells one version of a file from another: which file it is, its size, and when its
+/// content and its attributes were changed, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version([u64; 3], [i64; 4]);
+
+impl Version {
+    /// Of the file at this path as it is now, wherever links lead; `None` if there is none, or
+    /// none that this thread may look at.
+    pub fn at(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::of)
+    }
+
+    fn of(metadata: &Metadata) -> Self {
+        let (mtime, ctime) = (metadata.mtime(), metadata.ctime());
+        Self(
+            [metadata.dev(), metadata.ino(), metadata.size()],
+            [mtime, metadata.mtime_nsec(), ctime, metadata.ctime_nsec()],
+        )
     }
 }
 
@@ -283,9 +305,9 @@ impl Loaded {
         }
         let cannot_open = || format!("cannot open {}", path.display());
         let file = File::open(path).with_context(cannot_open)?;
-        self.files.push(path.to_owned());
-        let size = file.metadata().with_context(cannot_open)?.len();
-        Ok((Box::new(file), size))
+        let metadata = file.metadata().with_context(cannot_open)?;
+        self.files.push((path.to_owned(), Version::of(&metadata)));
+        Ok((Box::new(file), metadata.len()))
     }
 }
 

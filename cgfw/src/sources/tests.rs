@@ -134,7 +134,7 @@ fn every_file_is_named_and_what_its_author_says_is_kept() {
     let read: Vec<String> = loaded
         .files
         .iter()
-        .map(|path| files.shown(path.to_str().unwrap()))
+        .map(|(path, _)| files.shown(path.to_str().unwrap()))
         .collect();
     assert_eq!(
         read,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::destination::{Destination, Host, Port};
 use crate::dns::{Found, Resolver};
-use crate::pins::{Pins, spellings};
+use crate::pins::{self, Pins, Teller};
 use crate::policy::{Action, Decision, Domain, Judgement, Pattern, Policy, Ports, Rule};
 
 /// What is known before any destination is looked at.
@@ -293,38 +293,37 @@ impl Resolution {
 }
 
 impl Addresses {
-    /// Note that these are the addresses of a name in /etc/hosts, with what is pinned.
-    pub(super) fn add_host(&mut self, policy: &Policy, name: &Domain, pins: &(Vec<IpAddr>, Ports)) {
-        let judgement = policy.name(name, &[]);
-        self.add(policy, name, &judgement, pins);
+    /// Note that these are the addresses of a name in /etc/hosts.
+    pub(super) fn add_host(&mut self, policy: &Policy, name: Domain, addresses: &[IpAddr]) {
+        let judgement = policy.name(&name, &[]);
+        self.add(policy, &pins::Lead::of_host(name), &judgement, addresses);
     }
 
     /// Note what servers said of `name`.
     pub(super) fn add_found(&mut self, policy: &Policy, name: &Domain, found: &Found) {
-        for pins in &found.pins {
-            self.add(policy, name, &found.judgement, pins);
-        }
+        let lead = pins::Lead {
+            name: name.clone(),
+            aliases: found.chain.clone(),
+            told_by: Teller::Server,
+        };
+        self.add(policy, &lead, &found.judgement, &found.addresses);
     }
 
     fn add(
         &mut self,
         policy: &Policy,
-        name: &Domain,
+        lead: &pins::Lead,
         judgement: &Judgement,
-        (addresses, ports): &(Vec<IpAddr>, Ports),
+        addresses: &[IpAddr],
     ) {
-        for address in addresses
-            .iter()
-            .flat_map(|address| spellings(policy, *address))
-        {
+        for (address, ports) in lead.pins(policy, judgement, addresses) {
             // It is in the pins from now on; whether that is news concerns the kernel.
-            let _news = self.pins.add(policy, address, ports);
-            let address = address.to_canonical();
+            let _news = self.pins.add(policy, address, &ports);
             // What was asked for comes before what was known already.
             self.leads.insert(
                 0,
                 Lead {
-                    name: name.clone(),
+                    name: lead.name.clone(),
                     judgement: judgement.clone(),
                     address,
                 },

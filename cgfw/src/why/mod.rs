@@ -107,8 +107,8 @@ impl Known {
     /// Learn what a run knows before anybody asks for anything: the addresses in /etc/hosts
     /// and, if names may be looked up, those of blocked names.
     async fn look_around(&mut self) {
-        for (name, pins) in dns::host_pins(&self.policy, &self.hosts) {
-            self.addresses.add_host(&self.policy, name, &pins);
+        for (name, addresses) in dns::known_hosts(&self.policy, &self.hosts) {
+            self.addresses.add_host(&self.policy, name, &addresses);
         }
         let Some(resolver) = &self.resolver else {
             return;

@@ -9,14 +9,15 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType, rdata};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::dns::tcp::{read_message, write_message};
 use crate::dns::{Proxy, Sockets, serve};
 use crate::event::{self, Event, Fact, QueryKey};
-use crate::policy::{Action, Domain, OnBlock, Policy, Ports, Rule, Source, Transport};
+use crate::pins::Lead;
+use crate::policy::{Action, Domain, Judgement, OnBlock, Policy, Ports, Rule, Source, Transport};
 
 /// As long as one waits for nothing to happen.
 pub(super) const SOON: Duration = Duration::from_millis(300);
@@ -244,6 +245,7 @@ pub(super) struct Setup {
     upstreams: Vec<SocketAddr>,
     origin: Option<SocketAddr>,
     pins_fail: bool,
+    watched: Option<watch::Receiver<Arc<Policy>>>,
 }
 
 impl Setup {
@@ -255,6 +257,7 @@ impl Setup {
             upstreams: upstreams.iter().map(|upstream| upstream.address).collect(),
             origin: None,
             pins_fail: false,
+            watched: None,
         }
     }
 
@@ -279,6 +282,12 @@ impl Setup {
         self
     }
 
+    /// Has its policy from there, in the place of its own.
+    pub(super) fn watching(mut self, policy: watch::Receiver<Arc<Policy>>) -> Self {
+        self.watched = Some(policy);
+        self
+    }
+
     pub(super) fn failing_pins(mut self) -> Self {
         self.pins_fail = true;
         self
@@ -290,17 +299,22 @@ impl Setup {
         let events = Events::default();
         let (pin, emit) = (Arc::clone(&pins), Arc::clone(&events));
         let proxy = Proxy {
-            policy: Arc::new(self.policy),
+            policy: self
+                .watched
+                .unwrap_or_else(|| watch::channel(Arc::new(self.policy)).1),
             audit: self.audit,
             on_block: self.on_block,
             upstreams: self.upstreams,
             follow: self.origin.is_some(),
-            pin: Box::new(move |name, addresses, ports| {
+            pin: Box::new(move |policy, lead, judgement, addresses| {
                 if self.pins_fail {
                     return Err(std::io::Error::other("the map is full"));
                 }
-                let entry = (name.to_string(), addresses.to_vec(), ports.clone());
-                pin.lock().unwrap().push(entry);
+                let pins = pins_of(policy, lead, judgement, addresses);
+                let pins = pins
+                    .into_iter()
+                    .map(|(addresses, ports)| (lead.name.to_string(), addresses, ports));
+                pin.lock().unwrap().extend(pins);
                 Ok(())
             }),
             origin: Box::new(move |_| self.origin),
@@ -331,6 +345,26 @@ impl Setup {
             task,
         }
     }
+}
+
+/// What is to be pinned, addresses with the same verdict together.
+pub(super) fn pins_of(
+    policy: &Policy,
+    lead: &Lead,
+    judgement: &Judgement,
+    addresses: &[IpAddr],
+) -> Vec<(Vec<IpAddr>, Ports)> {
+    let mut pins: Vec<(Vec<IpAddr>, Ports)> = Vec::new();
+    for &address in addresses {
+        let Some(ports) = lead.verdict(policy, judgement, address) else {
+            continue;
+        };
+        match pins.iter_mut().find(|(_, known)| *known == ports) {
+            Some((addresses, _)) => addresses.push(address),
+            None => pins.push((vec![address], ports)),
+        }
+    }
+    pins
 }
 
 pub(super) type Pins = Arc<Mutex<Vec<Pinned>>>;

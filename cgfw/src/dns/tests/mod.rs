@@ -1,5 +1,6 @@
 //! The proxy on real sockets, in front of a scripted upstream on loopback.
 
+mod changing;
 mod hostile;
 mod lab;
 mod names;
