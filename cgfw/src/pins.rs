@@ -78,7 +78,8 @@ impl Lead {
             })
     }
 
-    /// The verdict to pin on one address as it was told; `None` if the address stays what it is to those who connect by address.
+    /// The verdict to pin on one address as it was told; `None` if the address stays what it
+    /// is to those who connect by address.
     ///
     /// That is what stays on this host, or goes to many: a name that resolves to loopback is
     /// how DNS rebinding works, and must not change what loopback is allowed.
@@ -429,7 +430,10 @@ mod tests {
         let loopback = "127.0.0.1".parse().unwrap();
         for names in [["a.example", "b.example"], ["b.example", "a.example"]] {
             let mut pins = Pins::default();
-            let told = names.map(|one| pins.add(&policy, loopback, &name(&policy, one)));
+            let told = names.map(|name| {
+                let judgement = policy.name(&Domain::parse(name).unwrap(), &[]);
+                pins.add(&policy, loopback, &judgement.ports)
+            });
             let last = told.into_iter().flatten().last().unwrap();
             assert_eq!(last.at(Transport::Tcp, 443), Action::Allow, "{names:?}");
         }
