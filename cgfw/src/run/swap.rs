@@ -72,13 +72,9 @@ impl Addresses {
 impl Run<'_> {
     /// Put a policy in force, or say why not, in which case the former one stays.
     pub(super) fn follow(&mut self, change: Change) {
-        let change = match change {
-            Change::Bad(error) => Err(error),
-            Change::Policy(prepared) => Ok(prepared),
-        };
         match change {
-            Ok(prepared) => self.replace_policy(*prepared),
-            Err(error) => self.books.report.policy(&PolicyChange {
+            Change::Policy(prepared) => self.replace_policy(*prepared),
+            Change::Bad(error) => self.books.report.policy(&PolicyChange {
                 time: SystemTime::now(),
                 outcome: Err(&error),
             }),
