@@ -394,3 +394,46 @@ fn what_cannot_be_read_again_cannot_be_watched() {
         .stderr_has("--watch has to read /dev/fd/3 again")
         .run();
 }
+
+/// A script must not be able to weaken its own policy without anybody noticing.
+#[test]
+fn a_command_that_can_change_its_policy_is_told_of_and_not_held() {
+    const SAYS: &str = "the command can change";
+    let Some(lab) = Lab::new() else { return };
+    let text = policy("allow", "block", "github.com");
+    lab.write("policy.toml", &text);
+    lab.write("/etc/policy.toml", &text);
+    let run = |options: &[&str]| lab.cgfw().arg("--watch").args(options).child(["true"]);
+    let out_of_reach = ["--policy", "/etc/policy.toml", "--user", "dev"];
+    let in_reach = [
+        ["--policy", "policy.toml", "--user", "dev"],
+        ["--policy", "/etc/policy.toml", "--user", "root"],
+    ];
+    run(&out_of_reach).stderr_lacks(SAYS).run();
+    run(&[&out_of_reach[..], &["--strict"]].concat())
+        .stderr_lacks(SAYS)
+        .run();
+    for options in in_reach {
+        run(&options).stderr_has(SAYS).run();
+        run(&[&options[..], &["--strict"]].concat())
+            .status(125)
+            .stderr_has(SAYS)
+            .stderr_has("leave --watch out")
+            .run();
+    }
+    // By the directory alone, by a link on the way, and by being the owner.
+    lab.sh("chown dev /etc/policy.toml; chmod 400 /etc/policy.toml")
+        .run();
+    run(&out_of_reach).stderr_has(SAYS).run();
+    lab.sh("chown root /etc/policy.toml; chmod 644 /etc/policy.toml; ln -s /etc/policy.toml link")
+        .run();
+    run(&["--policy", "link", "--user", "dev"])
+        .stderr_has(SAYS)
+        .run();
+    lab.sh("mkdir -m 1777 /mnt/work/sticky; cp /etc/policy.toml sticky")
+        .run();
+    lab.sh("chmod 755 /mnt/work").run();
+    run(&["--policy", "sticky/policy.toml", "--user", "dev"])
+        .stderr_lacks(SAYS)
+        .run();
+}

@@ -54,7 +54,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
-    let (policy, origins, watched) = read_policy(settings, &system, &mut notes)?;
+    let (policy, origins, watched) = read_policy(settings, &system, identity.as_ref(), &mut notes)?;
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
@@ -110,6 +110,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
 fn read_policy(
     settings: &Settings,
     system: &System,
+    identity: Option<&Identity>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<(Arc<Policy>, Vec<String>, Watched)> {
     let author = prepare::author(settings)?;
@@ -122,6 +123,11 @@ fn read_policy(
         author,
         search: system.search.clone(),
     };
+    notes.extend(prepare::require_policy_out_of_reach(
+        settings,
+        &watched.files,
+        identity,
+    )?);
     let policy = policy(loaded, system.search.clone())?;
     Ok((Arc::new(policy), origins, watched))
 }

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
@@ -22,7 +22,7 @@ use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
 use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
 use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Style, Verbosity};
-use crate::sources::{self, Loaded};
+use crate::sources::{self, Loaded, Version};
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
 /// cannot be seen of what it inherits. Must come first, before there are descriptors of our
@@ -339,6 +339,40 @@ pub(super) fn load_policy(
         Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
+}
+
+/// A script must not be able to weaken its own policy without anybody noticing.
+pub(super) fn require_policy_out_of_reach(
+    settings: &Settings,
+    files: &[(PathBuf, Version)],
+    identity: Option<&Identity>,
+) -> anyhow::Result<Option<String>> {
+    if !settings.watch {
+        return Ok(None);
+    }
+    let is_changeable = || {
+        let uid = uid(identity).as_raw();
+        Ok(files
+            .iter()
+            .find(|(path, _)| sources::is_changeable(path, uid)))
+    };
+    let found = match identity {
+        Some(identity) => child::as_user(identity, is_changeable)?,
+        None => is_changeable()?,
+    };
+    let Some((path, _)) = found else {
+        return Ok(None);
+    };
+    let path = path.display();
+    if settings.strict {
+        bail!(
+            "the command can change {path}, and with --watch its own policy; leave --watch out, \
+             or run the command as a user who cannot write there"
+        );
+    }
+    Ok(Some(format!(
+        "the command can change {path}, and so the policy that --watch holds it to"
+    )))
 }
 
 fn uid(identity: Option<&Identity>) -> Uid {

@@ -8,10 +8,12 @@ arguments.
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::policy::{
     Action, DirectIp, Domain, Given, ListFile, ListParser, MAX_LINE, Names, Place, Policy,
@@ -133,6 +135,27 @@ fn load_into(names: Names, given: &Given) -> anyhow::Result<Loaded> {
     } else {
         Err(anyhow!(wrong.join("\n")))
     }
+}
+
+/// Whether the user `uid`, with whose file rights this thread runs, could change what is read
+/// under `path`: write it, or put something else in its place.
+pub fn is_changeable(path: &Path, uid: u32) -> bool {
+    let is_owner = |path: &Path| path.metadata().is_ok_and(|metadata| metadata.uid() == uid);
+    let may_write =
+        |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+    // In a sticky directory, such as /tmp, only the owner may.
+    let may_replace_in = |directory: &Path| {
+        let is_sticky = directory
+            .metadata()
+            .is_ok_and(|metadata| metadata.mode() & libc::S_ISVTX != 0);
+        may_write(directory) && (!is_sticky || is_owner(directory))
+    };
+    [absolute(path), path.canonicalize()]
+        .into_iter()
+        .flatten()
+        .any(|path| {
+            is_owner(&path) || may_write(&path) || path.ancestors().skip(1).any(may_replace_in)
+        })
 }
 
 /// What an argument says, or else what all the files say that say anything.
