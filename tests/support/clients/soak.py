@@ -48,7 +48,7 @@ def asks(names, at_once):
     text = "".join(f"{n} {o or (MOODY if transport == 'tcp' else 'failure')}\n" for n, o in names)
 
     def check(output):
-        asked, in_vain, slowest = output.splitlines()[-1].split()
+        asked, in_vain, slowest, _all = output.splitlines()[-1].split()
         if (asked, in_vain) != (str(len(names)), "0") or int(slowest) > 10000:
             complain(f"asks {transport} {server}: {output[-300:]}")
 
