@@ -743,6 +743,24 @@ fn options_come_from_the_environment_too() {
 }
 
 #[test]
+fn options_that_contradict_each_other_are_told() {
+    let Some(lab) = Lab::new() else { return };
+    let run = |options: &[&str]| lab.cgfw().args(options).child(["true"]);
+    run(&[
+        "--block",
+        "github.com",
+        "--allow",
+        "github.com,api.github.com",
+    ])
+    .stderr_has("--allow github.com decides nothing: --block github.com prevails")
+    .stderr_lacks("api.github.com decides nothing")
+    .run();
+    run(&["--block", "github.com:443", "--allow", "github.com"])
+        .stderr_lacks("decides nothing")
+        .run();
+}
+
+#[test]
 fn an_audit_log_that_nobody_reads_does_not_hang_the_run() {
     let Some(lab) = Lab::new() else { return };
     lab.sh("mkfifo pipe").run();

@@ -116,6 +116,7 @@ fn read_policy(
     let author = prepare::author(settings)?;
     let mut loaded = prepare::load_policy(settings, author.as_ref())?;
     notes.append(&mut loaded.notes);
+    notes.extend(prepare::contradictions(&settings.policy));
     let origins = std::mem::take(&mut loaded.origins);
     let watched = Watched {
         given: settings.policy.clone(),

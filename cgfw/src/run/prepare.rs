@@ -20,7 +20,7 @@ use crate::cli::Run as Settings;
 use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::host::{self, ProxyVariable, SudoUser};
-use crate::policy::{Action, DirectIp, OnBlock, Policy, Ports};
+use crate::policy::{Action, Because, DirectIp, Given, Idle, OnBlock, Policy, Ports, Review};
 use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Style, Verbosity};
 use crate::sources::{self, Loaded, Version};
 
@@ -339,6 +339,21 @@ pub(super) fn load_policy(
         Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
+}
+
+/// What is typed on one command line and contradicts itself, so that part of it decides
+/// nothing. What files say is a matter of `cgfw policy check`.
+pub(super) fn contradictions(given: &Given) -> impl Iterator<Item = String> {
+    let review = Review::new(given.rules.clone().into(), given.default, given.direct_ip);
+    let idle: Vec<Idle> = review.idle().collect();
+    idle.into_iter().filter_map(|idle| match idle.because {
+        Because::Shadowed(by) => Some(format!(
+            "{} decides nothing: {} prevails",
+            idle.rule.cite(),
+            by.cite()
+        )),
+        Because::Duplicate(_) | Because::Redundant(_) | Because::Default => None,
+    })
 }
 
 /// A script must not be able to weaken its own policy without anybody noticing.
