@@ -31,10 +31,14 @@ impl Networks {
                 outer: None,
             })
             .collect();
-        // Walked from the last on, so that of equals the first that was written decides.
+        // The order of IpNet is: version, first address, prefix length. The last is asked first,
+        // so that of equals the one that was written first decides.
         entries.reverse();
-        // The order of IpNet is: version, first address, prefix length.
-        entries.sort_by_key(|entry| (entry.net, entry.rule.rank()));
+        let rank = |entry: &Entry| entry.rule.rank();
+        entries.sort_by(|one, other| {
+            let by_rank = || rank(one).cmp(&rank(other));
+            one.net.cmp(&other.net).then_with(by_rank)
+        });
         let mut around: Vec<u32> = Vec::new();
         for at in 0..entries.len() {
             let net = entries[at].net;
