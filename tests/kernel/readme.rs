@@ -457,6 +457,12 @@ fn the_fields_of_the_audit_log_are_all_told() {
         .args(["--break-glass", "test", "--audit-log", "audit.jsonl"])
         .sh(REFUSED)
         .run();
+    lab.write("policy.toml", "version = 1\n");
+    lab.cgfw()
+        .args(["--watch", "--policy", "policy.toml"])
+        .args(["--audit-log", "audit.jsonl"])
+        .sh("echo no > policy.toml; until grep -q 'event\":\"policy' audit.jsonl; do sleep 0.1; done")
+        .run();
     let way_out = lab.cgroup().path().join("cgroup.procs");
     cgfw().sh(&format!("echo $$ > {}", way_out.display())).run();
     let mut found = BTreeSet::new();
