@@ -92,13 +92,15 @@ fn start_up_adds_little() {
     panic!("{filtered:?}, against {bare:?} without cgfw");
 }
 
-/// What a list costs that is a hundred thousand times as long: memory, a start that is short
-/// beside sorting the list, and no time for a question.
+/// What a list costs that is a hundred thousand times as long: memory, a start that is
+/// measured against sorting the list, and no time for a question.
 #[test]
 fn a_million_names_cost_memory_and_nothing_else() {
     const LENGTHS: [u32; 4] = [10, 1_000, 100_000, 1_000_000];
     /// In kilobytes.
     const MEMORY: u64 = 40 << 10;
+    /// In so many times sort(1) has done with it.
+    const SORTS: u32 = 2;
     const QUESTIONS: f64 = 0.8;
     let Some(lab) = Lab::new() else { return };
     lab.sh("seq -f 'n%.0f.load.example 203.0.113.30' 3000 > questions")
@@ -115,7 +117,8 @@ fn a_million_names_cost_memory_and_nothing_else() {
             cost.lessen(&Cost::of(&lab, length));
         }
         let [few, .., many] = &costs;
-        if many.start < few.start + many.sort && few.questions >= QUESTIONS * many.questions {
+        if many.start < few.start + many.sort * SORTS && few.questions >= QUESTIONS * many.questions
+        {
             break;
         }
     }
@@ -131,7 +134,7 @@ fn a_million_names_cost_memory_and_nothing_else() {
         few.questions / many.questions,
     );
     assert!(many.resident < few.resident + MEMORY, "{costs:?}");
-    assert!(added < many.sort, "{costs:?}");
+    assert!(added < many.sort * SORTS, "{costs:?}");
     assert!(few.questions >= QUESTIONS * many.questions, "{costs:?}");
 }
 
