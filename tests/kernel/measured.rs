@@ -75,7 +75,8 @@ fn connects_inside_are_not_much_slower_than_outside() {
 
 #[test]
 fn start_up_adds_little() {
-    const GOAL: Duration = Duration::from_millis(15);
+    /// In so many times as `true` alone takes.
+    const GOAL: u32 = 20;
     let Some(lab) = Lab::new() else { return };
     let (mut bare, mut filtered) = (Duration::MAX, Duration::MAX);
     // On a busy machine it takes many tries until one of each is not disturbed.
@@ -83,7 +84,7 @@ fn start_up_adds_little() {
         bare = bare.min(lab.command("true").run().elapsed);
         let cgfw = lab.cgfw().args(["--block", "github.com", "-q"]);
         filtered = filtered.min(cgfw.child(["true"]).run().elapsed);
-        if round >= 20 && filtered < bare + GOAL {
+        if round >= 20 && filtered <= bare * GOAL {
             let added = filtered.saturating_sub(bare);
             println!("start-up: {added:?} on top of the {bare:?} of true");
             return;
