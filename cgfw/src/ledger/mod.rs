@@ -1,7 +1,7 @@
 /*!
 The state of a run: joins names with processes and addresses with names, and counts.
 
-Pure: events go in through [`Ledger::record`], complete [`Observation`]s come out, and
+Pure: events go in through [`Ledger::record`], complete [`Entry`]s come out, and
 what they add up to is in [`Ledger::totals`]. Everything that the child can make
 grow is bounded.
 
@@ -42,6 +42,12 @@ const ASKERS: usize = 4096;
 const SEEN: usize = 8192;
 /// Processes that are remembered, so that what is kept of each act need not be.
 const PROCESSES: usize = 1024;
+
+/// What the books have to tell, complete.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    Observed(Observation),
+}
 
 /// A complete fact: who did what, and what became of it for which reason.
 #[derive(Clone, Debug)]
@@ -209,18 +215,20 @@ impl Ledger {
     }
 
     /// Enter an event, and return what is complete by now.
-    pub fn record(&mut self, event: Event) -> Vec<Observation> {
+    pub fn record(&mut self, event: Event) -> Vec<Entry> {
         let time = event.time;
         match event.fact {
             Fact::Query(query) => self.query(time, query),
             Fact::Asked { key, process } => self.asked(key, process),
-            Fact::Contact(contact) => vec![self.contact(time, contact)],
-            Fact::Repeats(repeats) => vec![self.repeats(time, &repeats)],
+            Fact::Contact(contact) => vec![Entry::Observed(self.contact(time, contact))],
+            Fact::Repeats(repeats) => vec![Entry::Observed(self.repeats(time, &repeats))],
             Fact::Known { name, addresses } => {
                 self.lead(&Arc::new((name, Vec::new())), &addresses, None);
                 Vec::new()
             }
-            Fact::Delegation(delegation) => vec![self.delegation(time, delegation)],
+            Fact::Delegation(delegation) => {
+                vec![Entry::Observed(self.delegation(time, delegation))]
+            }
             Fact::Moved(moved) => {
                 self.totals.add_moved(moved);
                 Vec::new()
@@ -234,20 +242,20 @@ impl Ledger {
 
     /// Let go of questions that have waited for their asker for longer than
     /// [`PATIENCE`]. To be called now and then.
-    pub fn settle(&mut self, now: SystemTime) -> Vec<Observation> {
+    pub fn settle(&mut self, now: SystemTime) -> Vec<Entry> {
         let is_due = |time: &SystemTime| now.duration_since(*time).is_ok_and(|age| age >= PATIENCE);
         let mut due = Vec::new();
         while let Some((time, query)) = self.waiting.pop_front_if(|(time, _)| is_due(time)) {
-            due.push(self.answered(time, query, None));
+            due.push(Entry::Observed(self.answered(time, query, None)));
         }
         due
     }
 
     /// Let go of all questions that still wait, at the end of the run.
-    pub fn finish(&mut self) -> Vec<Observation> {
+    pub fn finish(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.waiting)
             .into_iter()
-            .map(|(time, query)| self.answered(time, query, None))
+            .map(|(time, query)| Entry::Observed(self.answered(time, query, None)))
             .collect()
     }
 
@@ -256,12 +264,12 @@ impl Ledger {
         &self.totals
     }
 
-    fn query(&mut self, time: SystemTime, query: Query) -> Vec<Observation> {
+    fn query(&mut self, time: SystemTime, query: Query) -> Vec<Entry> {
         let process = self.asker_of(&query);
         // Asker or not: a contact may be next.
         self.lead_from_answer(&query, process.as_deref());
         if process.is_some() {
-            return vec![self.answered(time, query, process)];
+            return vec![Entry::Observed(self.answered(time, query, process))];
         }
         self.waiting.push_back((time, query));
         if self.waiting.len() <= MAX_WAITING {
@@ -269,7 +277,7 @@ impl Ledger {
         }
         let longest = self.waiting.pop_front();
         longest
-            .map(|(time, query)| self.answered(time, query, None))
+            .map(|(time, query)| Entry::Observed(self.answered(time, query, None)))
             .into_iter()
             .collect()
     }
@@ -290,7 +298,7 @@ impl Ledger {
         Some(Arc::clone(&asker.process))
     }
 
-    fn asked(&mut self, key: QueryKey, process: Process) -> Vec<Observation> {
+    fn asked(&mut self, key: QueryKey, process: Process) -> Vec<Entry> {
         // Without: a retransmission by the kernel's timer, which does not say who asked.
         let Some(process) = self.shared(process) else {
             return Vec::new();
@@ -316,7 +324,7 @@ impl Ledger {
                 continue;
             }
             self.lead_from_answer(&query, process.as_deref());
-            joined.push(self.answered(time, query, process));
+            joined.push(Entry::Observed(self.answered(time, query, process)));
         }
         joined
     }

@@ -101,7 +101,14 @@ fn contact(process: Process, destination: &str, verdict: Verdict) -> Fact {
 }
 
 fn record(ledger: &mut Ledger, fact: Fact) -> Vec<Observation> {
-    ledger.record(Event { time: at(0), fact })
+    observations(ledger.record(Event { time: at(0), fact }))
+}
+
+fn observations(entries: Vec<Entry>) -> Vec<Observation> {
+    let observation = |entry| match entry {
+        Entry::Observed(observation) => observation,
+    };
+    entries.into_iter().map(observation).collect()
 }
 
 /// Record a fact from which just one observation comes.
@@ -234,7 +241,7 @@ fn a_question_waits_for_its_asker_with_patience_and_not_for_ever() {
     record(&mut ledger, fact);
     assert!(ledger.settle(at(0)).is_empty());
     assert!(ledger.settle(at(499)).is_empty());
-    let late = ledger.settle(at(500));
+    let late = observations(ledger.settle(at(500)));
     assert_eq!(late.len(), 1);
     assert_eq!((pid(&late[0]), late[0].verdict), (None, Verdict::Blocked));
     assert!(ledger.settle(at(9000)).is_empty());

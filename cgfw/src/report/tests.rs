@@ -8,7 +8,7 @@ use crate::event::{
     Contact, Delegation, Event, Fact, GoBetween, Host, Layer, Moved, Peer, Process, Query,
     QueryKey, Service, Sign,
 };
-use crate::ledger::Ledger;
+use crate::ledger::{Entry, Ledger};
 use crate::policy::{Domain, Place, Rule, Source, Transport};
 
 fn at(seconds: u64) -> SystemTime {
@@ -163,8 +163,15 @@ impl Run {
     }
 
     fn record(&mut self, fact: Fact) {
-        for observation in self.ledger.record(Event { time: at(1), fact }) {
-            self.report.observe(&observation);
+        let entries = self.ledger.record(Event { time: at(1), fact });
+        self.tell(entries);
+    }
+
+    fn tell(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            match entry {
+                Entry::Observed(observation) => self.report.observe(&observation),
+            }
         }
     }
 
@@ -229,9 +236,8 @@ impl Run {
 
     /// End the run; what was written to stderr and to the audit log.
     fn end(mut self, change: impl FnOnce(&mut End<'_>)) -> (String, String, Losses) {
-        for observation in self.ledger.finish() {
-            self.report.observe(&observation);
-        }
+        let entries = self.ledger.finish();
+        self.tell(entries);
         let command = words("./deploy.sh --fast");
         let mut end = End {
             time: at(2),

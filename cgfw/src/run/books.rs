@@ -14,7 +14,7 @@ use crate::bpf::Acts;
 use crate::cgroup::Members;
 use crate::dns::Emit;
 use crate::event::{Event, Fact, Verdict};
-use crate::ledger::{Ledger, Observation};
+use crate::ledger::{Entry, Ledger};
 use crate::report::Report;
 use crate::watch;
 
@@ -121,8 +121,8 @@ impl Books {
                 .report
                 .error(&format!("cannot read what was lost: {error}")),
         }
-        for observation in self.ledger.settle(SystemTime::now()) {
-            self.observe(&observation);
+        for entry in self.ledger.settle(SystemTime::now()) {
+            self.tell(&entry);
         }
         if let Some(log) = &mut self.log {
             log.flush();
@@ -156,8 +156,8 @@ impl Books {
         for event in repeats {
             self.record(event);
         }
-        for observation in self.ledger.finish() {
-            self.observe(&observation);
+        for entry in self.ledger.finish() {
+            self.tell(&entry);
         }
     }
 
@@ -175,13 +175,17 @@ impl Books {
             let first = !self.ledger.totals().knows_moved(moved);
             self.report.moved(event.time, moved, first);
         }
-        for observation in self.ledger.record(event) {
-            self.observe(&observation);
+        for entry in self.ledger.record(event) {
+            self.tell(&entry);
         }
     }
 
-    fn observe(&mut self, observation: &Observation) {
-        self.refused |= observation.verdict != Verdict::Allowed;
-        self.report.observe(observation);
+    fn tell(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Observed(observation) => {
+                self.refused |= observation.verdict != Verdict::Allowed;
+                self.report.observe(observation);
+            }
+        }
     }
 }
