@@ -8,7 +8,7 @@ use cgfw::bpf::decode;
 use cgfw::event::{
     Contact, Delegation, Event, Fact, Layer, Moved, Process, Query, QueryKey, Service, Verdict,
 };
-use cgfw::ledger::{Act, Ledger, Observation};
+use cgfw::ledger::{Act, Entry, Ledger};
 use cgfw::policy::{Domain, Policy, Transport};
 
 /// The size of a record, in octets.
@@ -61,7 +61,10 @@ pub fn records(input: &[u8]) {
                 let entered = ledger.record(question(key, time));
                 // The kernel's own retransmissions have no process.
                 if pid != 0 {
-                    let asker = entered[0].process.as_ref();
+                    let [Entry::Observed(observation)] = &entered[..] else {
+                        panic!("{entered:?} of one question");
+                    };
+                    let asker = observation.process.as_ref();
                     assert_eq!(asker.map(|process| process.pid), Some(pid));
                 }
             }
@@ -196,8 +199,8 @@ fn check_process(process: &Process, record: &[u8]) {
 }
 
 /// A contact is complete at once, and is who and where it was.
-fn check_observation(entered: &[Observation], contact: &Contact) {
-    let [observation] = entered else {
+fn check_observation(entered: &[Entry], contact: &Contact) {
+    let [Entry::Observed(observation)] = entered else {
         panic!("{entered:?} of one contact");
     };
     assert_eq!(observation.verdict, contact.verdict);
