@@ -41,6 +41,7 @@ fn process(pid: u32, command: &str) -> Process {
         comm: argv[0].clone(),
         argv,
         truncated: false,
+        ..Process::default()
     }
 }
 
@@ -106,9 +107,10 @@ fn record(ledger: &mut Ledger, fact: Fact) -> Vec<Observation> {
 
 fn observations(entries: Vec<Entry>) -> Vec<Observation> {
     let observation = |entry| match entry {
-        Entry::Observed(observation) => observation,
+        Entry::Observed(observation) => Some(observation),
+        Entry::Exited(_) => None,
     };
-    entries.into_iter().map(observation).collect()
+    entries.into_iter().filter_map(observation).collect()
 }
 
 /// Record a fact from which just one observation comes.

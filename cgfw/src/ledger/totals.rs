@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::processes::octets;
 use super::{Act, Destination, Observation, Reason};
 use crate::event::{Moved, Peer, Process, Service, Verdict};
 use crate::policy::{Domain, Rule};
@@ -236,11 +237,5 @@ impl Total {
 }
 
 fn is_same(one: &Moved, other: &Moved) -> bool {
-    super::id(&one.process) == super::id(&other.process)
-}
-
-fn octets(process: &Process) -> usize {
-    let arguments = process.argv.iter();
-    let arguments: usize = arguments.map(|argument| DETAIL + argument.len()).sum();
-    size_of::<Process>() + process.comm.len() + arguments
+    one.process.id() == other.process.id()
 }

@@ -23,7 +23,7 @@ use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
 pub use self::text::Paint;
 use crate::event::{Moved, Outcome, Verdict};
-use crate::ledger::{Observation, Totals};
+use crate::ledger::{Exit, Observation, Totals};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -225,6 +225,9 @@ impl Report {
             self.stderr.write(line.into_bytes());
         }
     }
+
+    /// A process has ended that acted, or one that it comes from.
+    pub fn exited(&mut self, _exit: &Exit) {}
 
     /// A process was moved out of the cgroup; `first` if that is news.
     pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {

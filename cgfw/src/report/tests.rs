@@ -87,6 +87,7 @@ fn process(pid: u32, command: &str) -> Process {
         comm: b"comm".to_vec(),
         argv: words(command),
         truncated: false,
+        ..Process::default()
     }
 }
 
@@ -171,6 +172,7 @@ impl Run {
         for entry in entries {
             match entry {
                 Entry::Observed(observation) => self.report.observe(&observation),
+                Entry::Exited(exit) => self.report.exited(&exit),
             }
         }
     }

@@ -186,6 +186,7 @@ impl Books {
                 self.refused |= observation.verdict != Verdict::Allowed;
                 self.report.observe(observation);
             }
+            Entry::Exited(exit) => self.report.exited(exit),
         }
     }
 }

@@ -79,7 +79,14 @@ pub fn records(input: &[u8]) {
                 moved += 1;
                 assert_eq!(ledger.record(event).len(), 0);
             }
-            Fact::Query(_) | Fact::Repeats(_) | Fact::Known { .. } | Fact::Lost(_) => {
+            Fact::Forked { .. } | Fact::Executed(_) | Fact::Exited { .. } => {
+                ledger.record(event);
+            }
+            Fact::Query(_)
+            | Fact::Repeats(_)
+            | Fact::Known { .. }
+            | Fact::Found { .. }
+            | Fact::Lost(_) => {
                 panic!("{event:?} is no event of a record")
             }
         }
