@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_DELEGATION, ACT_MOVED, ACT_PACKET, ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act,
-    Address, BLOCK, Deed, SeenKey, UnixAct, UnixName, protocol,
+    ACT_CONNECT, ACT_DELEGATION, ACT_EXECUTED, ACT_EXITED, ACT_FORKED, ACT_MOVED, ACT_PACKET,
+    ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act, Address, BLOCK, CWD, Deed, EXE, Exec, Exit, Fork,
+    KIND_OFFSET, SeenKey, UnixAct, UnixName, protocol,
 };
 
 use crate::event::{
-    Contact, Delegation, Event, Fact, Layer, Moved, Process, QueryKey, Repeats, Service, Verdict,
+    Contact, Delegation, Directory, Event, Fact, Layer, Moved, Process, ProcessId, QueryKey,
+    Repeats, Service, Status, Verdict,
 };
 use crate::policy::Transport;
 
@@ -32,6 +34,20 @@ pub(super) struct Decoder {
 impl Decoder {
     /// Decode a record from the ring; `None` if it is not an act of a known kind.
     pub(super) fn decode(self, record: &[u8]) -> Option<Event> {
+        let kind = record.get(KIND_OFFSET..)?.first_chunk()?;
+        let (time, fact) = match u32::from_ne_bytes(*kind) {
+            ACT_FORKED => forked(read(record)?),
+            ACT_EXECUTED => executed(record)?,
+            ACT_EXITED => exited(read(record)?),
+            _ => self.act(record)?,
+        };
+        Some(Event {
+            time: self.epoch + Duration::from_nanos(time),
+            fact,
+        })
+    }
+
+    fn act(self, record: &[u8]) -> Option<(u64, Fact)> {
         let act: Act = read(record)?;
         let fact = match act.deed.kind {
             ACT_UNIX => {
@@ -67,10 +83,7 @@ impl Decoder {
             }),
             _ => return None,
         };
-        Some(Event {
-            time: self.epoch + Duration::from_nanos(act.time),
-            fact,
-        })
+        Some((act.time, fact))
     }
 
     /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
@@ -122,6 +135,9 @@ fn read<T: Record>(record: &[u8]) -> Option<T> {
 trait Record: Copy {}
 impl Record for Act {}
 impl Record for UnixAct {}
+impl Record for Fork {}
+impl Record for Exit {}
+impl Record for Exec {}
 
 /// The address of a unix socket (unix(7)); `None` for one that asks for a name (autobind).
 fn unix_service(name: &UnixName) -> Option<Service> {
@@ -158,6 +174,108 @@ fn query_key(deed: &Deed) -> QueryKey {
     }
 }
 
+fn forked(fork: Fork) -> (u64, Fact) {
+    let fact = Fact::Forked {
+        parent: ProcessId {
+            pid: fork.parent,
+            started: fork.parent_started,
+        },
+        child: ProcessId {
+            pid: fork.child,
+            started: fork.child_started,
+        },
+    };
+    (fork.time, fact)
+}
+
+fn exited(exit: Exit) -> (u64, Fact) {
+    let [signal, code, ..] = exit.status.to_le_bytes();
+    // The highest bit says that memory was dumped (wait(2)).
+    let status = match signal & 0x7f {
+        0 => Status::Code(code),
+        signal => Status::Signal(signal),
+    };
+    let fact = Fact::Exited {
+        process: ProcessId {
+            pid: exit.tgid,
+            started: exit.started,
+        },
+        status,
+        age: Duration::from_nanos(exit.age),
+    };
+    (exit.time, fact)
+}
+
+/// `None` if it is not as long as it says.
+fn executed(record: &[u8]) -> Option<(u64, Fact)> {
+    let exec: Exec = read(record)?;
+    let mut text = &record[size_of::<Exec>()..];
+    let mut take = |length: u32| {
+        let (taken, rest) = text.split_at_checked(usize::try_from(length).ok()?)?;
+        text = rest;
+        Some(taken)
+    };
+    let argv = split_argv(take(exec.argv_len)?);
+    let script = until_nul(take(exec.script_len)?);
+    let (exe, cwd) = (take(exec.exe_len)?, take(exec.cwd_len)?);
+    let path = |names, which| {
+        let path = (exec.told & which != 0).then(|| path(names, exec.deleted & which != 0));
+        path.unwrap_or_default()
+    };
+    let cwd = path(cwd, CWD);
+    let process = Process {
+        pid: exec.tgid,
+        tid: exec.tgid,
+        ppid: exec.ppid,
+        uid: exec.uid,
+        started: exec.started,
+        comm: until_nul(&exec.comm).to_vec(),
+        argv,
+        truncated: exec.argv_end.wrapping_sub(exec.argv_start) > u64::from(exec.argv_len),
+        exe: path(exe, EXE),
+        script: absolute(script, &cwd),
+        cwd,
+        directory: directory(exec.directory),
+        image: exec.image,
+    };
+    text.is_empty()
+        .then_some((exec.time, Fact::Executed(process)))
+}
+
+/// A path of the names on the way up, as /proc shows it.
+fn path(names: &[u8], is_deleted: bool) -> Vec<u8> {
+    let names = names.strip_suffix(b"\0").unwrap_or(names);
+    let mut path = Vec::with_capacity(names.len() + 1);
+    for name in names.rsplit(|octet| *octet == 0) {
+        path.push(b'/');
+        path.extend(name);
+    }
+    if is_deleted {
+        path.extend(b" (deleted)");
+    }
+    path
+}
+
+/// What was executed, from the root on, if it is known where it was.
+fn absolute(path: &[u8], cwd: &[u8]) -> Vec<u8> {
+    if path.is_empty() || path.starts_with(b"/") || cwd.is_empty() {
+        return path.to_vec();
+    }
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    let cwd = cwd.strip_suffix(b"/").unwrap_or(cwd);
+    [cwd, b"/", path].concat()
+}
+
+fn directory(directory: cgfw_common::Directory) -> Directory {
+    Directory {
+        mount: directory.mount,
+        dentry: directory.dentry,
+        inode: directory.inode,
+        generation: directory.generation,
+        device: directory.device,
+    }
+}
+
 fn process(act: &Act) -> Process {
     let actor = &act.actor;
     let length = usize::try_from(actor.argv_len).map_or(0, |length| length.min(act.argv.len()));
@@ -170,6 +288,8 @@ fn process(act: &Act) -> Process {
         comm: until_nul(&actor.comm).to_vec(),
         argv: split_argv(&act.argv[..length]),
         truncated: actor.argv_end.wrapping_sub(actor.argv_start) > u64::from(actor.argv_len),
+        directory: directory(actor.directory),
+        image: actor.image,
         ..Process::default()
     }
 }
@@ -236,6 +356,14 @@ mod tests {
                 argv_len: 17,
                 reserved: 0,
                 comm,
+                image: 3,
+                directory: cgfw_common::Directory {
+                    mount: 21,
+                    dentry: 22,
+                    inode: 23,
+                    generation: 24,
+                    device: 25,
+                },
             },
             argv,
         }
@@ -281,6 +409,14 @@ mod tests {
                     .map(<[u8]>::to_vec)
                     .to_vec(),
                 truncated: false,
+                directory: Directory {
+                    mount: 21,
+                    dentry: 22,
+                    inode: 23,
+                    generation: 24,
+                    device: 25,
+                },
+                image: 3,
                 ..Process::default()
             }
         );
