@@ -1,9 +1,8 @@
 /*!
-The state of a run: joins names with processes and addresses with names, and counts.
+The state of a run: joins names with processes and addresses with names.
 
-Pure: events go in through [`Ledger::record`], complete [`Entry`]s come out, and
-what they add up to is in [`Ledger::totals`]. Everything that the child can make
-grow is bounded.
+Pure: events go in through [`Ledger::record`], complete [`Entry`]s come out.
+Everything that the child can make grow is bounded.
 
 The DNS proxy sends its event before its answer, so a name is known here before anyone
 can connect to its addresses, provided that the caller records the events of the proxy
@@ -13,7 +12,6 @@ before those of the kernel that are as old.
 mod between;
 mod leads;
 mod recent;
-mod totals;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -23,10 +21,9 @@ use std::time::{Duration, SystemTime};
 use self::between::GoBetweens;
 use self::leads::{Chain, Lead, Leads};
 use self::recent::Recent;
-pub use self::totals::{Delegated, Target, Total, Totals};
 use crate::event::{
-    Contact, Delegation, Event, Fact, GoBetween, Layer, Peer, Process, Query, QueryKey, Repeats,
-    Service, Verdict,
+    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, Query, QueryKey,
+    Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -47,6 +44,17 @@ const PROCESSES: usize = 1024;
 #[derive(Clone, Debug)]
 pub enum Entry {
     Observed(Observation),
+    /// A process was moved out of the cgroup; `first` if that is news.
+    Moved {
+        time: SystemTime,
+        moved: Moved,
+        first: bool,
+    },
+    /// So many observations were lost between the kernel and here.
+    Lost {
+        time: SystemTime,
+        count: u64,
+    },
 }
 
 /// A complete fact: who did what, and what became of it for which reason.
@@ -69,6 +77,9 @@ pub struct Observation {
     pub startling: bool,
     /// How many acts it stands for.
     pub count: u64,
+    /// Of a question, the name that it is counted as: without the search suffix that the
+    /// resolver added after that was refused.
+    pub without_suffix: Option<Domain>,
     pub act: Act,
 }
 
@@ -76,16 +87,7 @@ pub struct Observation {
 #[derive(Clone, Debug)]
 pub enum Act {
     Query(Query),
-    Contact {
-        destination: Destination,
-        /// The name that led to the address, or that it is blocked for.
-        name: Option<Domain>,
-        /// Other names that the address belongs to.
-        also: Vec<Domain>,
-        /// Where the destination is named as one that does the network for the child, if
-        /// it is: `http_proxy`.
-        via: Option<Arc<str>>,
-    },
+    Contact(Reached),
     /// The child turned to a process outside of the cgroup.
     Delegation {
         service: Service,
@@ -94,12 +96,29 @@ pub enum Act {
     },
 }
 
+/// A destination that was contacted, or that was refused.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    pub destination: Destination,
+    /// The name that led to the address, or that it is blocked for.
+    pub name: Option<Domain>,
+    /// Other names that the address belongs to.
+    pub also: Vec<Domain>,
+    /// Where the destination is named as one that does the network for the child, if
+    /// it is: `http_proxy`.
+    pub via: Option<Arc<str>>,
+    /// Whether it passed although no name led there and no rule speaks of it.
+    pub unjudged: bool,
+    /// Whether it stays on this host.
+    pub internal: bool,
+}
+
 impl Act {
     /// The name that was asked for or that led to the address.
     pub fn name(&self) -> Option<&Domain> {
         match self {
             Self::Query(query) => Some(&query.qname),
-            Self::Contact { name, .. } => name.as_ref(),
+            Self::Contact(Reached { name, .. }) => name.as_ref(),
             Self::Delegation { .. } => None,
         }
     }
@@ -115,23 +134,12 @@ pub struct Destination {
     pub protocol: u8,
 }
 
-/// On what grounds a verdict fell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// A rule speaks of the name or address.
-    Rule,
-    /// A rule blocks a name that this one is an alias of.
-    Alias,
-    /// A rule blocks what is left without the resolver's search suffix.
-    SearchSuffix,
-    /// No rule speaks of the name, so the default does.
-    Default,
-    /// Neither a rule nor a name leads to the address, so `--direct-ip` decides.
-    DirectIp,
-    /// What is done for the child elsewhere is not seen.
-    Delegation,
-    /// The same, and a rule says that the user knows.
-    Acknowledged,
+/// Who was turned to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    Name(Domain),
+    Address(Destination),
+    Service(Service),
 }
 
 /// A process for good: pid and start.
@@ -184,7 +192,10 @@ pub struct Ledger {
     go_betweens: GoBetweens,
     processes: Recent<ProcessId, Arc<Process>>,
     leads: Leads,
-    totals: Totals,
+    /// Processes that were moved, with whether they were back when that was told last.
+    moved: Recent<ProcessId, bool>,
+    lost: u64,
+    forgotten: u64,
 }
 
 impl Ledger {
@@ -200,7 +211,9 @@ impl Ledger {
             go_betweens: GoBetweens::new(Vec::new()),
             processes: Recent::new(PROCESSES),
             leads: Leads::default(),
-            totals: Totals::default(),
+            moved: Recent::new(SEEN),
+            lost: 0,
+            forgotten: 0,
         }
     }
 
@@ -230,12 +243,14 @@ impl Ledger {
                 vec![Entry::Observed(self.delegation(time, delegation))]
             }
             Fact::Moved(moved) => {
-                self.totals.add_moved(moved);
-                Vec::new()
+                let process = id(&moved.process);
+                let first = self.moved.get(&process) != Some(&moved.is_back);
+                self.moved.insert(process, moved.is_back);
+                vec![Entry::Moved { time, moved, first }]
             }
             Fact::Lost(count) => {
-                self.totals.lost += count;
-                Vec::new()
+                self.lost += count;
+                vec![Entry::Lost { time, count }]
             }
         }
     }
@@ -259,9 +274,14 @@ impl Ledger {
             .collect()
     }
 
-    /// What the events add up to.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
+    /// Observations that got lost between the kernel and here.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Addresses of names for which there was no room, so that contacts may go without.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn query(&mut self, time: SystemTime, query: Query) -> Vec<Entry> {
@@ -359,7 +379,7 @@ impl Ledger {
         let first = self
             .refused
             .insert((asker, target.clone(), query.verdict), ());
-        let observation = Observation {
+        Observation {
             time,
             process,
             layer: Layer::Dns,
@@ -374,13 +394,11 @@ impl Ledger {
             },
             first,
             startling: false,
-            count: 1,
+            // The resolver's repetition of what the process was refused is no act of its own.
+            count: u64::from(first || !is_suffixed),
+            without_suffix: is_suffixed.then_some(target),
             act: Act::Query(query),
-        };
-        if first || !is_suffixed {
-            self.totals.add(Target::Name(target), &observation, false);
         }
-        observation
     }
 
     /// The name under which a question is counted. A resolver repeats a name that was
@@ -472,7 +490,7 @@ impl Ledger {
         let key = (process.as_deref().map(id), service.clone(), verdict);
         let first = self.delegated.insert(key, peer.clone());
         let target = Target::Service(service.clone());
-        let observation = Observation {
+        Observation {
             time,
             process,
             layer: Layer::Delegation,
@@ -486,10 +504,9 @@ impl Ledger {
             rule,
             first,
             count,
+            without_suffix: None,
             act: Act::Delegation { service, peer },
-        };
-        self.totals.add(target, &observation, false);
-        observation
+        }
     }
 
     fn acknowledgement(&self, service: &Service) -> Option<&Arc<Rule>> {
@@ -553,7 +570,7 @@ impl Ledger {
         };
         let startling =
             reason == Reason::Delegation && self.told.insert((target.clone(), key.verdict), ());
-        let observation = Observation {
+        Observation {
             time,
             process,
             layer,
@@ -564,17 +581,16 @@ impl Ledger {
             first,
             startling,
             count,
-            act: Act::Contact {
+            without_suffix: None,
+            act: Act::Contact(Reached {
                 destination,
                 name: explanation.name,
                 also,
                 via,
-            },
-        };
-        if !is_internal {
-            self.totals.add(target, &observation, unjudged);
+                unjudged,
+                internal: is_internal,
+            }),
         }
-        observation
     }
 
     /// Where the destination is named as one that does the network for the child.
@@ -687,7 +703,7 @@ impl Ledger {
     fn lead(&mut self, name: &Chain, addresses: &[IpAddr], asker: Option<ProcessId>) {
         for address in addresses {
             if !self.leads.add(address.to_canonical(), name, asker) {
-                self.totals.forgotten += 1;
+                self.forgotten += 1;
             }
         }
     }
