@@ -21,7 +21,7 @@ use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::formats::{self, Losses, Style};
-use crate::ledger::{Entry, Observation};
+use crate::ledger::{Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -201,6 +201,7 @@ impl Report {
     pub fn tell(&mut self, entry: &Entry) {
         match entry {
             Entry::Observed(observation) => self.observe(observation),
+            Entry::Exited(exit) => self.exited(exit),
             Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
             Entry::Lost { time, count } => self.lost(*time, *count),
         }
@@ -216,6 +217,10 @@ impl Report {
             let line = line::of(observation, self.default, self.style);
             self.stderr.write(line.into_bytes());
         }
+    }
+
+    fn exited(&mut self, exit: &Exit) {
+        self.enter(Line::exited(&self.run.id, exit));
     }
 
     fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
