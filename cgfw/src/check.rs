@@ -6,10 +6,10 @@ is a warning. Why a rule is idle, [`policy`] knows.
 */
 
 use crate::cli::Check;
+use crate::escape::Plain;
 #[cfg(doc)]
 use crate::policy;
 use crate::policy::{Action, Because, Idle, Review, Rule};
-use crate::report::Plain;
 use crate::sources;
 
 /// Warnings that are shown; more are counted. Published lists have some ten thousand.

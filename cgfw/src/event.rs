@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::policy::{Domain, Rule, Transport};
 
 /// One observation. Its time is that of the act, not of its being read.
@@ -58,7 +60,9 @@ pub enum Fact {
 }
 
 /// What became of an act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Allowed,
     Blocked,
@@ -67,13 +71,36 @@ pub enum Verdict {
 }
 
 /// Where a verdict fell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Layer {
     Dns,
     Connect,
     Packet,
     /// Where others do the network for the child.
     Delegation,
+}
+
+/// On what grounds a verdict fell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A rule speaks of the name or address.
+    Rule,
+    /// A rule blocks a name that this one is an alias of.
+    Alias,
+    /// A rule blocks what is left without the resolver's search suffix.
+    SearchSuffix,
+    /// No rule speaks of the name, so the default does.
+    Default,
+    /// Neither a rule nor a name leads to the address, so `--direct-ip` decides.
+    DirectIp,
+    /// What is done for the child elsewhere is not seen.
+    Delegation,
+    /// The same, and a rule says that the user knows.
+    Acknowledged,
 }
 
 /// Identifies a DNS message on its way from a process of the child to the proxy.

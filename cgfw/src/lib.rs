@@ -8,14 +8,18 @@ world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`ho
 what was typed, [`exit`] the exit codes.
 */
 
+pub mod audit;
 pub mod bpf;
 pub mod cgroup;
 pub mod check;
 pub mod child;
 pub mod cli;
+pub mod digest;
 pub mod dns;
+pub mod escape;
 pub mod event;
 pub mod exit;
+pub mod formats;
 pub mod host;
 pub mod learn;
 pub mod ledger;

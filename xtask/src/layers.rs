@@ -64,12 +64,27 @@ const LAYERS: &[Layer] = &[
     layer("event", &["policy"], WORLD),
     layer("pins", &["event", "policy"], WORLD),
     layer("ledger", &["event", "policy"], WORLD),
+    layer("escape", &["event"], WORLD),
+    // serde_json writes to what std::io calls writers.
+    layer("audit", &["escape", "event", "ledger", "policy"], KERNEL),
+    layer("digest", &["audit", "escape", "event", "policy"], WORLD),
+    layer(
+        "formats",
+        &["audit", "digest", "escape", "event", "policy"],
+        KERNEL,
+    ),
     // Stages.
     layer("cgroup", &["watch"], KERNEL),
     layer("bpf", &["event", "pins", "policy", "watch"], DNS),
     layer("dns", &["event", "pins", "policy"], KERNEL),
     layer("child", &["watch"], KERNEL),
-    layer("report", &["event", "ledger", "policy"], KERNEL),
+    layer(
+        "report",
+        &[
+            "audit", "digest", "escape", "event", "formats", "ledger", "policy",
+        ],
+        KERNEL,
+    ),
     layer("host", &["event", "policy"], KERNEL),
     layer("peers", &["event"], KERNEL),
     layer("sources", &["policy"], KERNEL),
@@ -82,13 +97,18 @@ const LAYERS: &[Layer] = &[
         &["aya", "nix", "std::env", "std::fs", "tokio"],
     ),
     layer("exit", &["event"], KERNEL),
-    layer("check", &["cli", "policy", "report", "sources"], KERNEL),
-    layer("learn", &["cli", "policy", "report"], KERNEL),
+    layer("check", &["cli", "escape", "policy", "sources"], KERNEL),
+    layer(
+        "learn",
+        &["audit", "cli", "escape", "event", "policy"],
+        KERNEL,
+    ),
     layer("run", ALL, &[]),
     layer(
         "why",
         &[
-            "cli", "dns", "event", "exit", "host", "pins", "policy", "report", "sources",
+            "audit", "cli", "dns", "escape", "event", "exit", "formats", "host", "pins", "policy",
+            "sources",
         ],
         KERNEL,
     ),
@@ -96,8 +116,8 @@ const LAYERS: &[Layer] = &[
 
 /// For the wiring.
 const ALL: &[&str] = &[
-    "bpf", "cgroup", "child", "cli", "dns", "event", "exit", "host", "ledger", "peers", "pins",
-    "policy", "report", "sources", "watch",
+    "audit", "bpf", "cgroup", "child", "cli", "digest", "dns", "escape", "event", "exit",
+    "formats", "host", "ledger", "peers", "pins", "policy", "report", "sources", "watch",
 ];
 
 const fn layer(

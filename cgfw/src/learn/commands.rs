@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::report::{Plain, command_line};
+use crate::escape::{Plain, command_line};
 
 /// Commands that are named for one rule; more are only said to be there.
 const MAX_NAMED: usize = 3;

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::line::Line;
 use super::seen::Seen;
-use crate::report::{Plain, SCHEMA};
+use crate::audit::SCHEMA;
+use crate::escape::Plain;
 
 /// No line of a log is as long, in octets: the longest has some thousand addresses.
 const MAX_LINE: u64 = 1 << 24;

@@ -9,8 +9,8 @@ use public_suffix::{DEFAULT_PROVIDER, EffectiveTLDProvider as _};
 
 use super::commands::Commands;
 use super::seen::{How, Reached, Seen, is_loopback};
+use crate::escape::Plain;
 use crate::policy::{Action, Domain, Pattern, Rule, Scope, Source, Transport};
-use crate::report::Plain;
 
 /// The rules that a policy needs, each with the commands that need it.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::commands::{Commands, shown};
 use super::line::{Contact, Delegation, Dns, Entry, Event, Line, Reason, RunStart, Verdict};
+use crate::escape::Plain;
 use crate::policy::{Domain, Transport};
-use crate::report::Plain;
 
 /// Things that one note names; more are counted.
 const MAX_NAMED: usize = 10;

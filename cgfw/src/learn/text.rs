@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::needs::{Need, Needs, Purpose};
 use super::seen::Seen;
-use crate::report::is_visible;
+use crate::escape::is_visible;
 
 /// Runs that are named; more are only counted.
 const MAX_RUNS: usize = 20;

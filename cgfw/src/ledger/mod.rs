@@ -1,9 +1,8 @@
 /*!
-The state of a run: joins names with processes and addresses with names, and counts.
+The state of a run: joins names with processes and addresses with names.
 
-Pure: events go in through [`Ledger::record`], complete [`Entry`]s come out, and
-what they add up to is in [`Ledger::totals`]. Everything that the child can make
-grow is bounded.
+Pure: events go in through [`Ledger::record`], complete [`Entry`]s come out.
+Everything that the child can make grow is bounded.
 
 The DNS proxy sends its event before its answer, so a name is known here before anyone
 can connect to its addresses, provided that the caller records the events of the proxy
@@ -14,7 +13,6 @@ mod between;
 mod leads;
 mod processes;
 mod recent;
-mod totals;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -26,10 +24,9 @@ use self::leads::{Chain, Lead, Leads};
 pub use self::processes::{Ancestors, Exit};
 use self::processes::{Processes, Who};
 use self::recent::Recent;
-pub use self::totals::{Delegated, Target, Total, Totals};
 use crate::event::{
-    Contact, Delegation, Directory, Event, Fact, GoBetween, Layer, Peer, Process, ProcessId, Query,
-    QueryKey, Repeats, Service, Verdict,
+    Contact, Delegation, Directory, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
+    Query, QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -46,12 +43,19 @@ const SEEN: usize = 8192;
 
 /// What the books have to tell, complete.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most are observations, and none is kept"
-)]
 pub enum Entry {
     Observed(Observation),
+    /// A process was moved out of the cgroup; `first` if that is news.
+    Moved {
+        time: SystemTime,
+        moved: Moved,
+        first: bool,
+    },
+    /// So many observations were lost between the kernel and here.
+    Lost {
+        time: SystemTime,
+        count: u64,
+    },
     /// A process has ended that acted, or one that it comes from.
     Exited(Exit),
 }
@@ -78,6 +82,9 @@ pub struct Observation {
     pub startling: bool,
     /// How many acts it stands for.
     pub count: u64,
+    /// Of a question, the name that it is counted as: without the search suffix that the
+    /// resolver added after that was refused.
+    pub without_suffix: Option<Domain>,
     pub act: Act,
 }
 
@@ -85,16 +92,7 @@ pub struct Observation {
 #[derive(Clone, Debug)]
 pub enum Act {
     Query(Query),
-    Contact {
-        destination: Destination,
-        /// The name that led to the address, or that it is blocked for.
-        name: Option<Domain>,
-        /// Other names that the address belongs to.
-        also: Vec<Domain>,
-        /// Where the destination is named as one that does the network for the child, if
-        /// it is: `http_proxy`.
-        via: Option<Arc<str>>,
-    },
+    Contact(Reached),
     /// The child turned to a process outside of the cgroup.
     Delegation {
         service: Service,
@@ -103,12 +101,29 @@ pub enum Act {
     },
 }
 
+/// A destination that was contacted, or that was refused.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    pub destination: Destination,
+    /// The name that led to the address, or that it is blocked for.
+    pub name: Option<Domain>,
+    /// Other names that the address belongs to.
+    pub also: Vec<Domain>,
+    /// Where the destination is named as one that does the network for the child, if
+    /// it is: `http_proxy`.
+    pub via: Option<Arc<str>>,
+    /// Whether it passed although no name led there and no rule speaks of it.
+    pub unjudged: bool,
+    /// Whether it stays on this host.
+    pub internal: bool,
+}
+
 impl Act {
     /// The name that was asked for or that led to the address.
     pub fn name(&self) -> Option<&Domain> {
         match self {
             Self::Query(query) => Some(&query.qname),
-            Self::Contact { name, .. } => name.as_ref(),
+            Self::Contact(Reached { name, .. }) => name.as_ref(),
             Self::Delegation { .. } => None,
         }
     }
@@ -124,23 +139,12 @@ pub struct Destination {
     pub protocol: u8,
 }
 
-/// On what grounds a verdict fell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// A rule speaks of the name or address.
-    Rule,
-    /// A rule blocks a name that this one is an alias of.
-    Alias,
-    /// A rule blocks what is left without the resolver's search suffix.
-    SearchSuffix,
-    /// No rule speaks of the name, so the default does.
-    Default,
-    /// Neither a rule nor a name leads to the address, so `--direct-ip` decides.
-    DirectIp,
-    /// What is done for the child elsewhere is not seen.
-    Delegation,
-    /// The same, and a rule says that the user knows.
-    Acknowledged,
+/// Who was turned to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Target {
+    Name(Domain),
+    Address(Destination),
+    Service(Service),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,7 +194,10 @@ pub struct Ledger {
     go_betweens: GoBetweens,
     processes: Processes,
     leads: Leads,
-    totals: Totals,
+    /// Processes that were moved, with whether they were back when that was told last.
+    moved: Recent<ProcessId, bool>,
+    lost: u64,
+    forgotten: u64,
 }
 
 impl Ledger {
@@ -206,7 +213,9 @@ impl Ledger {
             go_betweens: GoBetweens::new(Vec::new()),
             processes: Processes::new(),
             leads: Leads::default(),
-            totals: Totals::default(),
+            moved: Recent::new(SEEN),
+            lost: 0,
+            forgotten: 0,
         }
     }
 
@@ -242,8 +251,10 @@ impl Ledger {
                 vec![Entry::Observed(self.delegation(time, delegation))]
             }
             Fact::Moved(moved) => {
-                self.totals.add_moved(moved);
-                Vec::new()
+                let process = moved.process.id();
+                let first = self.moved.get(&process) != Some(&moved.is_back);
+                self.moved.insert(process, moved.is_back);
+                vec![Entry::Moved { time, moved, first }]
             }
             Fact::Forked { parent, child } => {
                 self.processes.forked(parent, child);
@@ -266,8 +277,8 @@ impl Ledger {
                 Vec::new()
             }
             Fact::Lost(count) => {
-                self.totals.lost += count;
-                Vec::new()
+                self.lost += count;
+                vec![Entry::Lost { time, count }]
             }
         }
     }
@@ -296,9 +307,14 @@ impl Ledger {
         self.processes.knows(directory)
     }
 
-    /// What the events add up to.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
+    /// Observations that got lost between the kernel and here.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Addresses of names for which there was no room, so that contacts may go without.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn query(&mut self, time: SystemTime, query: Query) -> Vec<Entry> {
@@ -375,7 +391,7 @@ impl Ledger {
             .refused
             .insert((asker, target.clone(), query.verdict), ());
         let (process, ancestors) = parts(who);
-        let observation = Observation {
+        Observation {
             time,
             process,
             ancestors,
@@ -391,13 +407,11 @@ impl Ledger {
             },
             first,
             startling: false,
-            count: 1,
+            // The resolver's repetition of what the process was refused is no act of its own.
+            count: u64::from(first || !is_suffixed),
+            without_suffix: is_suffixed.then_some(target),
             act: Act::Query(query),
-        };
-        if first || !is_suffixed {
-            self.totals.add(Target::Name(target), &observation, false);
         }
-        observation
     }
 
     /// The name under which a question is counted. A resolver repeats a name that was
@@ -486,7 +500,7 @@ impl Ledger {
         let first = self.delegated.insert(key, peer.clone());
         let target = Target::Service(service.clone());
         let (process, ancestors) = parts(who);
-        let observation = Observation {
+        Observation {
             time,
             process,
             ancestors,
@@ -501,10 +515,9 @@ impl Ledger {
             rule,
             first,
             count,
+            without_suffix: None,
             act: Act::Delegation { service, peer },
-        };
-        self.totals.add(target, &observation, false);
-        observation
+        }
     }
 
     fn acknowledgement(&self, service: &Service) -> Option<&Arc<Rule>> {
@@ -569,7 +582,7 @@ impl Ledger {
         let startling =
             reason == Reason::Delegation && self.told.insert((target.clone(), key.verdict), ());
         let (process, ancestors) = parts(who);
-        let observation = Observation {
+        Observation {
             time,
             process,
             ancestors,
@@ -581,17 +594,16 @@ impl Ledger {
             first,
             startling,
             count,
-            act: Act::Contact {
+            without_suffix: None,
+            act: Act::Contact(Reached {
                 destination,
                 name: explanation.name,
                 also,
                 via,
-            },
-        };
-        if !is_internal {
-            self.totals.add(target, &observation, unjudged);
+                unjudged,
+                internal: is_internal,
+            }),
         }
-        observation
     }
 
     /// Where the destination is named as one that does the network for the child.
@@ -704,7 +716,7 @@ impl Ledger {
     fn lead(&mut self, name: &Chain, addresses: &[IpAddr], asker: Option<ProcessId>) {
         for address in addresses {
             if !self.leads.add(address.to_canonical(), name, asker) {
-                self.totals.forgotten += 1;
+                self.forgotten += 1;
             }
         }
     }

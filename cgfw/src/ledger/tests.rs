@@ -1,7 +1,11 @@
 use std::net::SocketAddr;
 
+use std::ops::{Deref, DerefMut};
+
 use super::*;
-use crate::event::{Host, Moved, Sign};
+use crate::audit::Line;
+use crate::digest::{Run, Target, Total};
+use crate::event::{Host, Sign};
 use crate::policy::{DirectIp, Source};
 
 const START: Duration = Duration::from_secs(1_000_000);
@@ -26,8 +30,8 @@ fn policy(block: &[&str], allow: &[&str]) -> Policy {
     )
 }
 
-fn ledger(block: &[&str], allow: &[&str]) -> Ledger {
-    Ledger::new(Arc::new(policy(block, allow)))
+fn ledger(block: &[&str], allow: &[&str]) -> Books {
+    Books::new(policy(block, allow))
 }
 
 fn process(pid: u32, command: &str) -> Process {
@@ -64,7 +68,7 @@ fn tcp(port: u16) -> QueryKey {
 }
 
 /// A question for the addresses of `name`, judged as `policy` does.
-fn question(ledger: &Ledger, key: QueryKey, name: &str, answers: &[&str]) -> Fact {
+fn question(ledger: &Books, key: QueryKey, name: &str, answers: &[&str]) -> Fact {
     let qname = domain(name);
     let judgement = ledger.policy.name(&qname, &[]);
     let verdict = if judgement.is_blocked() {
@@ -101,28 +105,78 @@ fn contact(process: Process, destination: &str, verdict: Verdict) -> Fact {
     })
 }
 
-fn record(ledger: &mut Ledger, fact: Fact) -> Vec<Observation> {
-    observations(ledger.record(Event { time: at(0), fact }))
+/// A ledger, and what its entries add up to.
+struct Books {
+    ledger: Ledger,
+    run: Run,
 }
 
-fn observations(entries: Vec<Entry>) -> Vec<Observation> {
-    let observation = |entry| match entry {
-        Entry::Observed(observation) => Some(observation),
-        Entry::Exited(_) => None,
-    };
-    entries.into_iter().filter_map(observation).collect()
+impl Books {
+    fn new(policy: Policy) -> Self {
+        Self {
+            ledger: Ledger::new(Arc::new(policy)),
+            run: Run::new("r1".to_owned()),
+        }
+    }
+
+    /// The observations among the entries, all of which are added up.
+    fn enter(&mut self, entries: Vec<Entry>) -> Vec<Observation> {
+        let mut observations = Vec::new();
+        for entry in entries {
+            match entry {
+                Entry::Observed(observation) => {
+                    self.run.add(&Line::observed("r1", &observation));
+                    observations.push(observation);
+                }
+                Entry::Moved { time, moved, .. } => {
+                    self.run.add(&Line::moved("r1", time, &moved));
+                }
+                Entry::Exited(_) | Entry::Lost { .. } => {}
+            }
+        }
+        observations
+    }
+
+    fn settle(&mut self, now: SystemTime) -> Vec<Observation> {
+        let entries = self.ledger.settle(now);
+        self.enter(entries)
+    }
+
+    fn finish(&mut self) -> Vec<Observation> {
+        let entries = self.ledger.finish();
+        self.enter(entries)
+    }
+}
+
+impl Deref for Books {
+    type Target = Ledger;
+
+    fn deref(&self) -> &Ledger {
+        &self.ledger
+    }
+}
+
+impl DerefMut for Books {
+    fn deref_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+}
+
+fn record(ledger: &mut Books, fact: Fact) -> Vec<Observation> {
+    let entries = ledger.record(Event { time: at(0), fact });
+    ledger.enter(entries)
 }
 
 /// Record a fact from which just one observation comes.
 #[track_caller]
-fn observe(ledger: &mut Ledger, fact: Fact) -> Observation {
+fn observe(ledger: &mut Books, fact: Fact) -> Observation {
     let mut found = record(ledger, fact);
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
 
 /// Let `process` resolve `name`.
-fn resolve(ledger: &mut Ledger, process: Process, name: &str, answers: &[&str]) -> Observation {
+fn resolve(ledger: &mut Books, process: Process, name: &str, answers: &[&str]) -> Observation {
     let key = udp(40000, u16::try_from(process.pid).unwrap());
     assert!(record(ledger, asked(key, process)).is_empty());
     let fact = question(ledger, key, name, answers);
@@ -137,13 +191,13 @@ fn name(observation: &Observation) -> Option<String> {
     observation.act.name().map(ToString::to_string)
 }
 
-fn total<'l>(ledger: &'l Ledger, target: &str) -> &'l Total {
+fn total<'l>(ledger: &'l Books, target: &str) -> &'l Total {
     let is_it = |found: &Target| match found {
         Target::Name(name) => name.to_string() == target,
         Target::Address(to) => SocketAddr::new(to.ip, to.port).to_string() == target,
         Target::Service(_) => false,
     };
-    let mut found = ledger.totals().targets().filter(|(found, _)| is_it(found));
+    let mut found = ledger.run.targets.iter().filter(|(found, _)| is_it(found));
     found.next().expect(target).1
 }
 
@@ -243,7 +297,7 @@ fn a_question_waits_for_its_asker_with_patience_and_not_for_ever() {
     record(&mut ledger, fact);
     assert!(ledger.settle(at(0)).is_empty());
     assert!(ledger.settle(at(499)).is_empty());
-    let late = observations(ledger.settle(at(500)));
+    let late = ledger.settle(at(500));
     assert_eq!(late.len(), 1);
     assert_eq!((pid(&late[0]), late[0].verdict), (None, Verdict::Blocked));
     assert!(ledger.settle(at(9000)).is_empty());
@@ -261,11 +315,11 @@ fn one_process_is_kept_once_however_much_it_does() {
     for n in 0..3 {
         resolve(&mut ledger, process(5, "x"), &format!("n{n}.example"), &[]);
     }
-    let totals: Vec<_> = ledger.totals().targets().map(|(_, total)| total).collect();
+    let totals: Vec<_> = ledger.run.targets.iter().map(|(_, total)| total).collect();
     let [one, others @ ..] = &totals[..] else {
         panic!("nothing was counted");
     };
-    let is_same = |total: &&Total| Arc::ptr_eq(&total.processes[0], &one.processes[0]);
+    let is_same = |total: &&Total| Arc::ptr_eq(&total.commands[0], &one.commands[0]);
     assert!(others.len() == 2 && others.iter().all(is_same));
 }
 
@@ -273,16 +327,18 @@ fn one_process_is_kept_once_however_much_it_does() {
 fn command_lines_beyond_all_measure_are_left_out_and_said_to_be() {
     let mut ledger = ledger(&[], &[]);
     let arguments = "x ".repeat(500);
-    for n in 1..=10_000 {
+    for n in 1..=40_000 {
         let asker = process(n, &format!("{n} {arguments}"));
         resolve(&mut ledger, asker, &format!("n{n}.example"), &[]);
     }
-    let totals = ledger.totals();
-    let (kept, left_out): (Vec<_>, Vec<_>) = totals
-        .targets()
-        .partition(|(_, total)| !total.processes.is_empty());
-    assert!((1000..9000).contains(&kept.len()), "{}", kept.len());
-    assert!(left_out.iter().all(|(_, total)| total.more_processes));
+    let commands = ledger
+        .run
+        .targets
+        .iter()
+        .map(|(_, total)| &total.commands[0]);
+    let (whole, short): (Vec<_>, Vec<_>) = commands.partition(|command| command.len() > 1000);
+    assert!(!whole.is_empty() && !short.is_empty(), "{}", whole.len());
+    assert!(short.iter().all(|command| command.starts_with('[')));
 }
 
 #[test]
@@ -300,8 +356,8 @@ fn no_flood_of_questions_or_askers_or_names_fills_the_memory() {
     let names = ledger.leads_to("192.0.2.1".parse().unwrap()).count();
     assert_eq!(names, leads::MAX_NAMES);
     resolve(&mut ledger, process(5, "x"), "one-too-many.example", &[]);
-    assert_eq!(ledger.totals().targets().count(), 1 << 16);
-    assert_eq!(ledger.totals().overflowed(), 1);
+    assert_eq!(ledger.run.targets.len(), 1 << 16);
+    assert_eq!(ledger.run.targets.uncounted + ledger.forgotten(), 1);
 }
 
 #[test]
@@ -325,7 +381,7 @@ fn a_refused_contact_by_address_names_the_domain() {
     assert_eq!(name(&observation), Some("github.com".into()));
     assert_eq!(observation.rule.as_ref().unwrap().cite(), "github.com");
     assert_eq!(observation.reason, Reason::Rule);
-    let Act::Contact { also, .. } = observation.act else {
+    let Act::Contact(Reached { also, .. }) = observation.act else {
         panic!("{observation:?}");
     };
     assert_eq!(also, [domain("cdn.example")], "both names are reported");
@@ -365,7 +421,7 @@ fn a_contact_is_refused_for_the_port_that_a_rule_blocks() {
     let total = total(&ledger, "github.com");
     assert_eq!((total.lookups, total.contacts, total.blocked), (1, 2, 1));
     assert_eq!(total.verdict, Verdict::Blocked);
-    assert_eq!(total.rule.as_ref().unwrap().cite(), "github.com:22");
+    assert_eq!(total.rule.as_ref().unwrap(), "github.com:22");
     assert!(!total.unjudged);
 }
 
@@ -408,7 +464,7 @@ fn what_is_public_and_no_name_led_to_was_not_judged() {
         ["203.0.113.9".parse().unwrap()],
         vec!["203.0.113.64/26".parse().unwrap()],
     );
-    let mut ledger = Ledger::new(Arc::new(policy));
+    let mut ledger = Books::new(policy);
     let to = [
         "8.8.8.8:53",
         "[2001:db8::1]:443",
@@ -422,12 +478,12 @@ fn what_is_public_and_no_name_led_to_was_not_judged() {
     }
     let unjudged: Vec<bool> = to.iter().map(|to| total(&ledger, to).unjudged).collect();
     assert_eq!(unjudged, [true, true, false, false]);
-    assert_eq!(ledger.totals().targets().count(), to.len());
+    assert_eq!(ledger.run.targets.len(), to.len());
 }
 
 #[test]
 fn an_address_that_a_rule_names_was_judged() {
-    let mut ledger = Ledger::new(Arc::new(policy(&["8.8.8.8:53"], &["8.8.4.4"])));
+    let mut ledger = Books::new(policy(&["8.8.8.8:53"], &["8.8.4.4"]));
     for (to, verdict, unjudged) in [
         ("8.8.8.8:53", Verdict::Blocked, false),
         ("8.8.8.8:443", Verdict::Allowed, true),
@@ -526,7 +582,7 @@ fn repeats_are_counted_for_the_contact_they_repeat() {
     observe(&mut ledger, Fact::Repeats(Repeats { pid: 0, ..repeats }));
     let total = total(&ledger, "a.example");
     assert_eq!((total.contacts, total.unattributed), (83, 41));
-    assert_eq!(total.processes.len(), 1);
+    assert_eq!(total.commands.len(), 1);
 }
 
 #[test]
@@ -538,14 +594,10 @@ fn commands_are_listed_once_and_no_more_than_fit() {
         }
     }
     let total = total(&ledger, "a.example");
-    let commands: Vec<String> = total
-        .processes
-        .iter()
-        .map(|process| String::from_utf8_lossy(&process.argv[1]).into_owned())
-        .collect();
+    let commands: Vec<String> = total.commands.iter().map(ToString::to_string).collect();
     assert_eq!(commands.len(), 16);
-    assert_eq!(commands[..3], ["same", "1", "2"]);
-    assert!(total.more_processes);
+    assert_eq!(commands[..3], ["curl same", "curl 1", "curl 2"]);
+    assert!(total.more_commands);
     assert_eq!(total.lookups, 32);
 }
 
@@ -555,7 +607,7 @@ fn aliases_and_search_suffixes_are_the_reason_they_are() {
         vec![Rule::parse("github.com", Action::Block, Source::argument("github.com")).unwrap()];
     let search = vec![domain("corp.example")];
     let policy = Policy::new(rules, None, Some(DirectIp::Allow), search);
-    let mut ledger = Ledger::new(Arc::new(policy));
+    let mut ledger = Books::new(policy);
     let observation = resolve(&mut ledger, process(5, "x"), "github.com.corp.example", &[]);
     assert_eq!(observation.reason, Reason::SearchSuffix);
     assert_eq!(observation.matched, Some(domain("github.com")));
@@ -589,7 +641,7 @@ fn a_refused_name_that_is_repeated_with_a_search_suffix_is_one_refusal() {
     let allows = vec![Rule::parse("a.test", Action::Allow, Source::default()).unwrap()];
     for rules in [blocks, allows] {
         let policy = Policy::new(rules, None, None, search());
-        let mut ledger = Ledger::new(Arc::new(policy));
+        let mut ledger = Books::new(policy);
         let firsts: Vec<bool> = [
             "github.com",
             "github.com.corp.example",
@@ -600,7 +652,7 @@ fn a_refused_name_that_is_repeated_with_a_search_suffix_is_one_refusal() {
         .collect();
         assert_eq!(firsts, [true, false, false]);
         assert_eq!(total(&ledger, "github.com").lookups, 1);
-        assert_eq!(ledger.totals().targets().count(), 1);
+        assert_eq!(ledger.run.targets.len(), 1);
         let other = process(6, "curl");
         assert!(resolve(&mut ledger, other, "github.com", &[]).first);
     }
@@ -609,7 +661,7 @@ fn a_refused_name_that_is_repeated_with_a_search_suffix_is_one_refusal() {
 #[test]
 fn an_allowed_name_is_counted_as_it_was_asked() {
     let policy = Policy::new(Vec::new(), None, None, vec![domain("corp.example")]);
-    let mut ledger = Ledger::new(Arc::new(policy));
+    let mut ledger = Books::new(policy);
     for asked in ["db", "db.corp.example"] {
         resolve(&mut ledger, process(5, "psql"), asked, &[]);
         assert_eq!(total(&ledger, asked).lookups, 1);
@@ -622,8 +674,7 @@ fn losses_add_up() {
     for count in [2, 40] {
         assert!(record(&mut ledger, Fact::Lost(count)).is_empty());
     }
-    assert_eq!(ledger.totals().lost(), 42);
-    assert!(!ledger.totals().any_blocked());
+    assert_eq!(ledger.lost(), 42);
 }
 
 fn path(path: &str) -> Service {
@@ -652,14 +703,12 @@ fn delegation(process: Process, service: Service, peer: Option<Peer>) -> Fact {
 }
 
 #[track_caller]
-fn service_total(ledger: &Ledger, service: Service) -> &Total {
-    let target = Target::Service(service);
-    let found = ledger
-        .totals()
-        .targets()
-        .find(|(known, _)| **known == target);
+fn service_total<'l>(ledger: &'l Books, service: &str) -> &'l Total {
+    let is_it =
+        |known: &Target| matches!(known, Target::Service(_)) && known.to_string() == service;
+    let found = ledger.run.targets.iter().find(|(known, _)| is_it(known));
     found
-        .unwrap_or_else(|| panic!("{target:?} is not counted"))
+        .unwrap_or_else(|| panic!("{service} is not counted"))
         .1
 }
 
@@ -684,16 +733,16 @@ fn a_delegation_is_counted_for_its_service_whoever_listens() {
         assert_eq!(observation.reason, Reason::Delegation);
         assert_eq!(pid(&observation), Some(5));
     }
-    let total = service_total(&ledger, path("/run/docker.sock"));
+    let total = service_total(&ledger, "/run/docker.sock");
     assert_eq!(
         (total.contacts, total.lookups, total.unattributed),
         (4, 0, 0)
     );
     let delegated = total.delegated.as_ref().unwrap();
     assert!(delegated.unacknowledged);
-    let pids: Vec<u32> = delegated.peers.iter().map(|peer| peer.pid).collect();
+    let pids: Vec<u32> = delegated.listeners.iter().map(|peer| peer.pid).collect();
     assert_eq!(pids, [812, 901], "one for each command line");
-    assert_eq!(ledger.totals().targets().count(), 1);
+    assert_eq!(ledger.run.targets.len(), 1);
 }
 
 #[test]
@@ -723,7 +772,7 @@ fn a_delegation_is_acknowledged_by_its_rule() {
         assert_eq!(acknowledged, rule.is_some(), "{service:?}");
         assert_eq!(observation.startling, rule.is_none(), "{service:?}");
     }
-    let docker = service_total(&ledger, path("/run/docker.sock"));
+    let docker = service_total(&ledger, "/run/docker.sock");
     assert_eq!(docker.contacts, 2);
     assert!(!docker.delegated.as_ref().unwrap().unacknowledged);
 }
@@ -756,9 +805,9 @@ fn a_delegation_that_was_refused_is_a_blocked_target() {
         verdict: Verdict::Blocked,
     });
     assert_eq!(observe(&mut ledger, fact).verdict, Verdict::Blocked);
-    let total = service_total(&ledger, path("/run/docker.sock"));
+    let total = service_total(&ledger, "/run/docker.sock");
     assert_eq!((total.verdict, total.blocked), (Verdict::Blocked, 1));
-    assert!(ledger.totals().any_blocked());
+    assert!(ledger.run.blocked > 0);
 }
 
 #[test]
@@ -786,10 +835,11 @@ fn a_repeated_contact_with_a_service_is_delegation_again() {
     for fact in [repeats(5, "127.0.0.1:81"), repeats(6, "127.0.0.1:80")] {
         assert_ne!(observe(&mut ledger, fact).layer, Layer::Delegation);
     }
-    let total = service_total(&ledger, port("127.0.0.1:80"));
+    let total = service_total(&ledger, "127.0.0.1:80/tcp");
     assert_eq!(total.contacts, 4);
-    assert_eq!(total.delegated.as_ref().unwrap().peers, [peer(9, "nginx")]);
-    assert_eq!(ledger.totals().targets().count(), 1);
+    let listeners = &total.delegated.as_ref().unwrap().listeners;
+    assert!(matches!(&listeners[..], [one] if one.pid == 9 && one.command == "nginx"));
+    assert_eq!(ledger.run.targets.len(), 1);
 }
 
 fn host(host: Host, port: Option<u16>) -> GoBetween {
@@ -804,7 +854,7 @@ fn a_contact_with_a_known_proxy_is_delegation() {
     let search = vec![domain("corp.example")];
     let policy = Policy::new(Vec::new(), None, None, search);
     let address = "192.0.2.9".parse().unwrap();
-    let mut ledger = Ledger::new(Arc::new(policy));
+    let mut ledger = Books::new(policy);
     ledger.know_go_betweens(vec![
         host(Host::Name(domain("proxy")), Some(3128)),
         host(Host::Address(address), None),
@@ -839,7 +889,7 @@ fn a_contact_with_a_known_proxy_is_delegation() {
     ] {
         let fact = contact(process(5, command), to, Verdict::Allowed);
         let observation = observe(&mut ledger, fact);
-        let Act::Contact { via: found, .. } = &observation.act else {
+        let Act::Contact(Reached { via: found, .. }) = &observation.act else {
             panic!("{observation:?}");
         };
         assert_eq!(found.as_deref(), via, "{command} {to}");
@@ -905,46 +955,45 @@ fn who_was_moved_out_is_remembered_with_its_last_fate() {
         to: b"/user.slice".to_vec(),
         is_back,
     };
-    for (pid, is_back, known) in [
-        (5, false, false),
+    for (pid, is_back, is_news) in [
         (5, false, true),
-        (5, true, false),
-        (6, true, false),
+        (5, false, false),
+        (5, true, true),
+        (6, true, true),
+        (5, false, true),
+        (5, true, true),
     ] {
-        let moved = moved(pid, is_back);
-        assert_eq!(
-            ledger.totals().knows_moved(&moved),
-            known,
-            "{pid} {is_back}"
-        );
-        assert!(record(&mut ledger, Fact::Moved(moved)).is_empty());
+        let fact = Fact::Moved(moved(pid, is_back));
+        let entries = ledger.record(Event { time: at(0), fact });
+        let [Entry::Moved { first, .. }] = &entries[..] else {
+            panic!("{entries:?} of one move");
+        };
+        assert_eq!(*first, is_news, "{pid} {is_back}");
+        ledger.enter(entries);
     }
-    let found: Vec<(u32, bool)> = ledger
-        .totals()
-        .moved()
-        .iter()
+    let moved_so_far = ledger.run.moved.iter();
+    let found: Vec<(u32, bool)> = moved_so_far
         .map(|moved| (moved.process.pid, moved.is_back))
         .collect();
     assert_eq!(found, [(5, true), (6, true)]);
     for pid in 100..200 {
         record(&mut ledger, Fact::Moved(moved(pid, false)));
     }
-    let totals = ledger.totals();
-    assert_eq!((totals.moved().len(), totals.more_moved()), (16, 86));
+    assert_eq!((ledger.run.moved.len(), ledger.run.more_moved), (16, 86));
 }
 
 #[test]
 fn no_flood_of_delegation_fills_the_memory() {
     let mut ledger = ledger(&[], &[]);
     for n in 0..=(1_u32 << 16) {
-        let service = Service::Abstract(n.to_be_bytes().to_vec());
+        let service = Service::Abstract(n.to_string().into_bytes());
         record(&mut ledger, delegation(process(5, "x"), service, None));
         let listener = Some(peer(n, &format!("listener {n}")));
         let fact = delegation(process(5, "x"), path("/run/same"), listener);
         record(&mut ledger, fact);
     }
-    let total = service_total(&ledger, path("/run/same"));
-    assert_eq!(total.delegated.as_ref().unwrap().peers.len(), 16);
-    assert_eq!(ledger.totals().targets().count(), 1 << 16);
-    assert_eq!(ledger.totals().overflowed(), 2);
+    let total = service_total(&ledger, "/run/same");
+    assert_eq!(total.delegated.as_ref().unwrap().listeners.len(), 16);
+    assert_eq!(ledger.run.targets.len(), 1 << 16);
+    assert_eq!(ledger.run.targets.uncounted + ledger.forgotten(), 2);
 }

@@ -1,6 +1,10 @@
 //! Domain names as lower-cased wire labels, the only form in which they are compared.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _};
+use serde::ser::{Serialize, Serializer};
 
 use super::rule::is_numeric;
 
@@ -190,6 +194,24 @@ impl fmt::Display for Domain {
             text = text.replacen(PREFIX, "\\xn--", 1);
         }
         f.write_str(&text)
+    }
+}
+
+impl Serialize for Domain {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// From what is displayed, the root included.
+impl<'de> Deserialize<'de> for Domain {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(from)?;
+        let name = match &*text {
+            "." => Self::from_labels([]),
+            _ => Self::parse(&text),
+        };
+        name.map_err(D::Error::custom)
     }
 }
 

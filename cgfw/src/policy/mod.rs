@@ -50,7 +50,10 @@ pub use self::socket::{UnixSocket, normal_path};
 pub use self::source::{Place, Source};
 
 /// What a rule, or the default, says of a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Action {
     Allow,
     Block,
@@ -69,7 +72,8 @@ pub enum OnBlock {
 }
 
 /// What happens to addresses that no permitted name resolved to (`--direct-ip`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DirectIp {
     Allow,
     /// Only private ones: RFC 1918, 100.64/10, link-local, ULA and on-link prefixes.

@@ -3,11 +3,12 @@
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
-use super::escape::{Plain, Quoted, command_line, command_of};
-use super::text::Paint;
-use super::{BreakGlass, Style, abstract_name, proto};
+use super::BreakGlass;
+use crate::audit::{abstract_name, proto};
+use crate::escape::{Plain, Quoted, command_line, command_of};
 use crate::event::{Layer, Moved, Peer, Service, Verdict};
-use crate::ledger::{Act, Observation};
+use crate::formats::{Paint, Style};
+use crate::ledger::{Act, Observation, Reached};
 use crate::policy::{Action, Domain};
 
 /// The line for one refusal (or, where they are wanted, permission).
@@ -101,12 +102,12 @@ impl Line {
     fn act(&mut self, act: &Act) {
         match act {
             Act::Query(query) => self.key("qtype", &Plain(query.qtype.as_bytes())),
-            Act::Contact {
+            Act::Contact(Reached {
                 destination: to,
                 also,
                 via,
                 ..
-            } => {
+            }) => {
                 self.destination(to.ip, to.port, to.protocol);
                 for name in also {
                     self.key("also", &Rooted(name));

@@ -6,24 +6,22 @@ once, and counted in the summary.
 */
 
 mod audit;
-mod escape;
 mod line;
 mod outlet;
 mod protection;
-mod text;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-pub use self::audit::{SCHEMA, encode};
-pub use self::escape::Plain;
-pub(crate) use self::escape::{command_line, is_visible};
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-pub use self::text::Paint;
+use crate::audit::{Fate, Line, Survivor, encode};
+use crate::digest::Run;
+use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
-use crate::ledger::{Exit, Observation, Totals};
+use crate::formats::{self, Losses, Style};
+use crate::ledger::{Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -40,14 +38,6 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// How text looks on stderr.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Style {
-    pub color: bool,
-    /// Columns that the summary is cut to; `None` if it is not a terminal.
-    pub width: Option<usize>,
-}
-
 /// What is known when a run starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'r> {
@@ -55,6 +45,10 @@ pub struct Start<'r> {
     pub policy: &'r Policy,
     /// The rules as they were written, with where.
     pub rules: &'r [String],
+    /// Identifies the policy, whatever its files are called.
+    pub policy_digest: &'r str,
+    /// The name of the host.
+    pub host: &'r str,
     /// Nothing is refused (`--audit`).
     pub audit: bool,
     /// Nothing is refused because of an emergency.
@@ -70,9 +64,16 @@ pub struct Start<'r> {
 #[derive(Clone, Debug)]
 pub struct PolicyChange<'r> {
     pub time: SystemTime,
-    /// The policy that is in force from now on and where its rules come from; or why the former
-    /// one stays.
-    pub outcome: Result<(&'r Policy, &'r [String]), &'r str>,
+    /// What is in force from now on, or why the former policy stays.
+    pub outcome: Result<NewPolicy<'r>, &'r str>,
+}
+
+/// A policy, with where its rules come from.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPolicy<'r> {
+    pub policy: &'r Policy,
+    pub rules: &'r [String],
+    pub digest: &'r str,
 }
 
 /// Why a run refuses nothing, and who says so (`--break-glass`).
@@ -86,44 +87,29 @@ pub struct BreakGlass {
 
 /// What is known when a run has ended.
 #[derive(Clone, Debug)]
-pub struct End<'r> {
+pub struct End {
     pub time: SystemTime,
-    pub command: &'r [Vec<u8>],
     pub outcome: Outcome,
     pub exit_code: u8,
     pub elapsed: Duration,
+    pub usage: Usage,
     /// Processes that outlived the command.
     pub survivors: Vec<Survivor>,
     pub fate: Fate,
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+    /// Addresses of names that were forgotten for want of room.
+    pub forgotten: u64,
 }
 
-/// What became of the processes that outlived the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// They were asked to end, and made to.
-    Ended,
-    /// They were waited for.
-    Awaited,
-    /// They were let go, unfiltered.
-    Released,
-}
-
-/// A process that outlived the command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survivor {
-    pub pid: u32,
-    pub comm: Vec<u8>,
-    pub argv: Vec<Vec<u8>>,
-}
-
-/// Lines that could not be written.
+/// What the command and all that it waited for have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    pub stderr: u64,
-    pub audit_log: u64,
+pub struct Usage {
+    pub user: Duration,
+    pub system: Duration,
+    /// The most memory that one process had, in octets.
+    pub max_rss: u64,
 }
 
 #[derive(Debug)]
@@ -135,13 +121,12 @@ struct AuditLog {
 /// Tells of a run.
 #[derive(Debug)]
 pub struct Report {
-    run: String,
+    run: Run,
     default: Action,
     verbosity: Verbosity,
     style: Style,
     stderr: Outlet,
     audit_log: Option<AuditLog>,
-    break_glass: Option<BreakGlass>,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
 }
@@ -162,7 +147,7 @@ impl Report {
         audit_log: Option<(PathBuf, impl Write + Send + 'static)>,
     ) -> io::Result<Self> {
         Ok(Self {
-            run,
+            run: Run::new(run),
             default,
             verbosity,
             style,
@@ -173,7 +158,6 @@ impl Report {
                     Ok::<_, io::Error>(AuditLog { path, outlet })
                 })
                 .transpose()?,
-            break_glass: None,
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
         })
@@ -182,7 +166,7 @@ impl Report {
     /// The run starts: the first line of the audit log, and what is enforced. That nothing
     /// is, because of an emergency, is said however little is wanted.
     pub fn start(&mut self, start: &Start<'_>) {
-        self.audit(|run| audit::run_start(run, start));
+        self.enter(audit::run_start(&self.run.id, start));
         if let Some(glass) = start.break_glass {
             let line = line::break_glass(glass, self.style);
             self.stderr.write(line.into_bytes());
@@ -192,7 +176,6 @@ impl Report {
                      --break-glass",
                 );
             }
-            self.break_glass = Some(glass.clone());
         }
         if self.verbosity >= Verbosity::Verbose {
             self.say(&start.protection.to_string());
@@ -201,11 +184,11 @@ impl Report {
 
     /// The files of the policy have changed.
     pub fn policy(&mut self, change: &PolicyChange<'_>) {
-        self.audit(|run| audit::policy(run, change));
+        self.enter(audit::policy(&self.run.id, change));
         match change.outcome {
-            Ok((policy, rules)) => {
-                self.default = policy.default_action();
-                self.warn(&format!("the policy has changed: {}", rules.join(", ")));
+            Ok(new) => {
+                self.default = new.policy.default_action();
+                self.warn(&format!("the policy has changed: {}", new.rules.join(", ")));
             }
             Err(error) => self.error(&format!(
                 "the policy cannot be changed, the former one stays in force: {error}"
@@ -213,9 +196,19 @@ impl Report {
         }
     }
 
-    /// Tell of an observation, if it is news and wanted.
-    pub fn observe(&mut self, observation: &Observation) {
-        self.audit(|run| audit::entry(run, observation));
+    /// Tell what the books have to tell: all of it to the log, to people what is news and
+    /// wanted.
+    pub fn tell(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Observed(observation) => self.observe(observation),
+            Entry::Exited(exit) => self.exited(exit),
+            Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
+            Entry::Lost { time, count } => self.lost(*time, *count),
+        }
+    }
+
+    fn observe(&mut self, observation: &Observation) {
+        self.enter(Line::observed(&self.run.id, observation));
         let from = match observation.verdict {
             Verdict::Allowed if !observation.startling => Verbosity::Verbose,
             Verdict::Allowed | Verdict::Blocked | Verdict::WouldBlock => Verbosity::Normal,
@@ -226,21 +219,20 @@ impl Report {
         }
     }
 
-    /// A process has ended that acted, or one that it comes from.
-    pub fn exited(&mut self, _exit: &Exit) {}
+    fn exited(&mut self, exit: &Exit) {
+        self.enter(Line::exited(&self.run.id, exit));
+    }
 
-    /// A process was moved out of the cgroup; `first` if that is news.
-    pub fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
-        self.audit(|run| audit::moved(run, time, moved));
+    fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
+        self.enter(Line::moved(&self.run.id, time, moved));
         if first && self.verbosity >= Verbosity::Normal {
             let line = line::moved(moved, self.style);
             self.stderr.write(line.into_bytes());
         }
     }
 
-    /// So many observations were lost between the kernel and the ledger.
-    pub fn lost(&mut self, time: SystemTime, count: u64) {
-        self.audit(|run| audit::loss(run, time, count));
+    fn lost(&mut self, time: SystemTime, count: u64) {
+        self.enter(audit::loss(&self.run.id, time, count));
         // A flood loses some many times a second.
         if !std::mem::replace(&mut self.said_that_observations_are_lost, true) {
             self.warn(
@@ -264,11 +256,14 @@ impl Report {
 
     /// The run has ended: the last line of the audit log and the summary. Waits for both
     /// to be written, but not for ever.
-    pub fn end(mut self, end: &End<'_>, totals: &Totals) -> Losses {
+    pub fn end(mut self, end: End) -> Losses {
         let mut losses = Losses::default();
-        if let Some(log) = self.audit_log.take() {
-            let line = audit::run_end(&self.run, end, totals, log.outlet.lost());
-            log.outlet.write_last(line, GRACE);
+        let log = self.audit_log.take();
+        let lines_lost = log.as_ref().map_or(0, |log| log.outlet.lost());
+        let line = audit::run_end(&self.run, end, lines_lost);
+        self.run.add(&line);
+        if let Some(log) = log {
+            log.outlet.write_last(encode(&line), GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -277,19 +272,20 @@ impl Report {
         }
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
-            let glass = self.break_glass.as_ref();
-            let summary = text::summary(end, glass, totals, losses, self.style);
+            let summary = formats::text(&self.run, losses, self.style);
             self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
         losses
     }
 
-    fn audit(&mut self, line: impl FnOnce(&str) -> Vec<u8>) {
+    /// Enter a line into the account of the run, and into the log.
+    fn enter(&mut self, line: Line) {
+        self.run.add(&line);
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(line(&self.run));
+        log.outlet.write(encode(&line));
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();
@@ -312,25 +308,6 @@ impl Report {
         let line = format!("cgfw: {}\n", Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
     }
-}
-
-/// An abstract name as rules, ss(8) and /proc/net/unix have it.
-fn abstract_name(name: &[u8]) -> Vec<u8> {
-    [b"@", name].concat()
-}
-
-/// The name of an IANA protocol number, or the number.
-fn proto(number: u8) -> String {
-    let name = match i32::from(number) {
-        libc::IPPROTO_TCP => "tcp",
-        libc::IPPROTO_UDP => "udp",
-        libc::IPPROTO_ICMP => "icmp",
-        libc::IPPROTO_ICMPV6 => "icmpv6",
-        libc::IPPROTO_UDPLITE => "udplite",
-        libc::IPPROTO_SCTP => "sctp",
-        _ => return number.to_string(),
-    };
-    name.to_owned()
 }
 
 #[cfg(test)]

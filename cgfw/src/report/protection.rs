@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::escape::Plain;
+use crate::escape::Plain;
 
 /// What is enforced, and on whom.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::outlet::tests::Shared;
 use super::*;
+use crate::audit::strings;
 use crate::event::{
     Contact, Delegation, Event, Fact, GoBetween, Host, Layer, Moved, Peer, Process, Query,
     QueryKey, Service, Sign,
@@ -111,8 +112,40 @@ fn port(address: &str) -> Service {
     }
 }
 
+/// The start of a run that enforces a policy of no written rules.
+fn start<'r>(policy: &'r Policy, command: &'r [Vec<u8>], protection: &'r Protection) -> Start<'r> {
+    Start {
+        time: at(0),
+        policy,
+        rules: &[],
+        policy_digest: "5eed",
+        host: "db1",
+        audit: false,
+        break_glass: None,
+        uid: 1000,
+        command,
+        cwd: None,
+        protection,
+    }
+}
+
+/// The end of a run of which nothing else is to be told.
+fn success() -> End {
+    End {
+        time: at(2),
+        outcome: Outcome::Exited(0),
+        exit_code: 0,
+        elapsed: Duration::ZERO,
+        usage: Usage::default(),
+        survivors: Vec::new(),
+        fate: Fate::Ended,
+        caveats: Vec::new(),
+        forgotten: 0,
+    }
+}
+
 /// A run that is observed, and what is told of it.
-struct Run {
+struct Observed {
     policy: Arc<Policy>,
     ledger: Ledger,
     report: Report,
@@ -122,7 +155,7 @@ struct Run {
     next_id: u16,
 }
 
-impl Run {
+impl Observed {
     fn new(policy: &Arc<Policy>, verbosity: Verbosity, style: Style) -> Self {
         Self::with_sinks(
             policy,
@@ -152,10 +185,15 @@ impl Run {
             stderr.clone(),
             Some((PathBuf::from("/var/log/cgfw.jsonl"), audit_log.clone())),
         );
+        let mut report = report.unwrap();
+        let command = words("./deploy.sh --fast");
+        // Known without being told.
+        let line = audit::run_start("r1", &start(policy, &command, &protection()));
+        report.run.add(&line);
         Self {
             policy: Arc::clone(policy),
             ledger: Ledger::new(Arc::clone(policy)),
-            report: report.unwrap(),
+            report,
             stderr,
             audit_log,
             audit: false,
@@ -170,10 +208,7 @@ impl Run {
 
     fn tell(&mut self, entries: Vec<Entry>) {
         for entry in entries {
-            match entry {
-                Entry::Observed(observation) => self.report.observe(&observation),
-                Entry::Exited(exit) => self.report.exited(&exit),
-            }
+            self.report.tell(&entry);
         }
     }
 
@@ -237,22 +272,15 @@ impl Run {
     }
 
     /// End the run; what was written to stderr and to the audit log.
-    fn end(mut self, change: impl FnOnce(&mut End<'_>)) -> (String, String, Losses) {
+    fn end(mut self, change: impl FnOnce(&mut End)) -> (String, String, Losses) {
         let entries = self.ledger.finish();
         self.tell(entries);
-        let command = words("./deploy.sh --fast");
         let mut end = End {
-            time: at(2),
-            command: &command,
-            outcome: Outcome::Exited(0),
-            exit_code: 0,
             elapsed: Duration::from_millis(2499),
-            survivors: Vec::new(),
-            fate: Fate::Ended,
-            caveats: Vec::new(),
+            ..success()
         };
         change(&mut end);
-        let losses = self.report.end(&end, self.ledger.totals());
+        let losses = self.report.end(end);
         (self.stderr.text(), self.audit_log.text(), losses)
     }
 }
@@ -264,7 +292,7 @@ fn check(found: &str, expected: &str) {
 
 #[test]
 fn a_refused_question_is_told_as_the_design_says() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     run.look_up(
         Some(process(266_767, "curl github.com")),
         "github.com",
@@ -283,7 +311,7 @@ fn a_refused_question_is_told_as_the_design_says() {
 
 #[test]
 fn a_refused_contact_is_told_with_its_name_and_address() {
-    let mut run = Run::plain(&policy(&[
+    let mut run = Observed::plain(&policy(&[
         ("--block", "github.com:22"),
         ("--block", "10.0.0.0/8"),
     ]));
@@ -320,7 +348,7 @@ fn a_refused_contact_is_told_with_its_name_and_address() {
 #[test]
 fn an_allow_list_is_named_and_an_alias_explained() {
     let rules = policy(&[("--allow", "my.example"), ("--block", "cdn.example")]);
-    let mut run = Run::plain(&rules);
+    let mut run = Observed::plain(&rules);
     run.look_up(Some(process(5, "x")), "my.example", &["a.cdn.example"], &[]);
     run.look_up(Some(process(5, "x")), "other.example", &[], &[]);
     let (stderr, ..) = run.end(|_| ());
@@ -339,7 +367,7 @@ fn an_allow_list_is_named_and_an_alias_explained() {
 
 #[test]
 fn in_audit_mode_a_line_says_what_would_have_been() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     run.audit = true;
     run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
     let (stderr, audit_log, _) = run.end(|_| ());
@@ -354,7 +382,7 @@ fn in_audit_mode_a_line_says_what_would_have_been() {
 
 #[test]
 fn a_refusal_is_told_once_and_logged_each_time() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     for _ in 0..3 {
         run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
     }
@@ -371,7 +399,7 @@ fn how_much_is_told_is_up_to_the_user() {
         (Verbosity::Verbose, 2, 1),
     ] {
         let policy = policy(&[("--block", "github.com")]);
-        let mut run = Run::new(&policy, verbosity, Style::default());
+        let mut run = Observed::new(&policy, verbosity, Style::default());
         run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
         run.look_up(Some(process(5, "curl")), "a.example", &[], &[]);
         run.report.warn("some warning");
@@ -393,7 +421,7 @@ fn how_much_is_told_is_up_to_the_user() {
 
 #[test]
 fn hostile_command_lines_and_names_stay_on_their_line() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     let hostile = process(5, "sh\u{202e} \"\n\x1b]0;x\x07WARN");
     let name = r"a\010\027b.github.com";
     run.look_up(Some(hostile), name, &[], &[]);
@@ -411,7 +439,7 @@ fn hostile_command_lines_and_names_stay_on_their_line() {
 #[test]
 fn the_summary_puts_survivors_first_then_what_was_blocked() {
     let rules = [("--block", "github.com"), ("--block", "cdn.example")];
-    let mut run = Run::plain(&policy(&rules));
+    let mut run = Observed::plain(&policy(&rules));
     let curl = || process(5, "curl -sSf https://github.com/install");
     run.look_up(Some(curl()), "github.com", &[], &[]);
     run.look_up(Some(curl()), "github.com", &[], &[]);
@@ -445,8 +473,8 @@ fn the_summary_puts_survivors_first_then_what_was_blocked() {
     run.record(Fact::Lost(3));
     let survivors = vec![Survivor {
         pid: 4711,
-        comm: b"sleep".to_vec(),
-        argv: words("sleep 1000"),
+        comm: "sleep".to_owned(),
+        argv: strings(&words("sleep 1000")),
     }];
     let caveats = vec!["http_proxy is set: names behind it cannot be seen".to_owned()];
     let (stderr, ..) = run.end(|end| {
@@ -454,7 +482,7 @@ fn the_summary_puts_survivors_first_then_what_was_blocked() {
         end.survivors = survivors;
         end.caveats = caveats;
     });
-    let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
+    let summary = &stderr[stderr.find("cgfw: ./deploy.sh").unwrap()..];
     check(
         summary,
         "\
@@ -481,7 +509,7 @@ not clean: 2 targets were blocked, 1 contact was not judged by name, \
 
 #[test]
 fn a_section_has_at_most_a_hundred_rows_and_says_how_many_more_there_are() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     for n in 0..150 {
         let name = format!("n{n:03}.github.com");
         run.look_up(Some(process(7, "make")), &name, &[], &[]);
@@ -490,7 +518,7 @@ fn a_section_has_at_most_a_hundred_rows_and_says_how_many_more_there_are() {
         end.survivors = (1..=101)
             .map(|pid| Survivor {
                 pid,
-                comm: b"sleep".to_vec(),
+                comm: "sleep".to_owned(),
                 argv: Vec::new(),
             })
             .collect();
@@ -506,9 +534,8 @@ fn a_section_has_at_most_a_hundred_rows_and_says_how_many_more_there_are() {
 
 #[test]
 fn losses_are_said_once_as_they_happen_and_counted_at_the_end() {
-    let mut run = Run::plain(&policy(&[]));
+    let mut run = Observed::plain(&policy(&[]));
     for _ in 0..3 {
-        run.report.lost(at(1), 5);
         run.record(Fact::Lost(5));
     }
     let (stderr, audit_log, _) = run.end(|_| ());
@@ -519,7 +546,7 @@ fn losses_are_said_once_as_they_happen_and_counted_at_the_end() {
 
 #[test]
 fn a_clean_run_is_called_clean() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     run.look_up(Some(process(7, "apt-get update")), "deb.example", &[], &[]);
     let (stderr, _, losses) = run.end(|end| end.elapsed = Duration::from_secs(62));
     check(
@@ -554,7 +581,7 @@ fn the_summary_says_in_words_how_the_run_ended() {
             "was ended because cgfw failed after 1.0 s",
         ),
     ] {
-        let run = Run::plain(&policy(&[]));
+        let run = Observed::plain(&policy(&[]));
         let verdict = if outcome == Outcome::Failed {
             "not clean: cgfw ended the run"
         } else {
@@ -575,10 +602,10 @@ fn the_summary_says_in_words_how_the_run_ended() {
 fn processes_that_were_waited_for_are_no_fault() {
     let survivors = vec![Survivor {
         pid: 4711,
-        comm: b"sleep".to_vec(),
-        argv: words("sleep 1"),
+        comm: "sleep".to_owned(),
+        argv: strings(&words("sleep 1")),
     }];
-    let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
+    let (stderr, ..) = Observed::plain(&policy(&[])).end(|end| {
         end.survivors = survivors;
         end.fate = Fate::Awaited;
     });
@@ -590,10 +617,10 @@ fn processes_that_were_waited_for_are_no_fault() {
 fn processes_that_were_released_are_a_loud_part_of_the_verdict() {
     let survivors = vec![Survivor {
         pid: 4711,
-        comm: b"sleep".to_vec(),
+        comm: "sleep".to_owned(),
         argv: Vec::new(),
     }];
-    let (stderr, ..) = Run::plain(&policy(&[])).end(|end| {
+    let (stderr, ..) = Observed::plain(&policy(&[])).end(|end| {
         end.survivors = survivors;
         end.fate = Fate::Released;
     });
@@ -610,7 +637,7 @@ fn rows_fit_the_terminal_and_are_coloured_there_only() {
         color: true,
         width: Some(40),
     };
-    let mut run = Run::new(&policy, Verbosity::Normal, style);
+    let mut run = Observed::new(&policy, Verbosity::Normal, style);
     let command = "curl https://github.com/some/long/path";
     run.look_up(Some(process(5, command)), "github.com", &[], &[]);
     let (stderr, audit_log, _) = run.end(|_| ());
@@ -624,18 +651,12 @@ fn rows_fit_the_terminal_and_are_coloured_there_only() {
 fn the_audit_log_has_the_fields_of_the_design() {
     let rules = [("--block", "github.com:22"), ("--block", "cdn.example")];
     let policy = policy(&rules);
-    let mut run = Run::plain(&policy);
+    let mut run = Observed::plain(&policy);
     let written: Vec<String> = rules.iter().map(|(a, b)| format!("{a} {b}")).collect();
     run.report.start(&Start {
-        time: at(0),
-        policy: &policy,
         rules: &written,
-        audit: false,
-        break_glass: None,
-        uid: 1000,
-        command: &words("./deploy.sh --fast"),
         cwd: Some(Path::new("/srv")),
-        protection: &protection(),
+        ..start(&policy, &words("./deploy.sh --fast"), &protection())
     });
     run.look_up(
         Some(process(5, "git fetch")),
@@ -654,35 +675,36 @@ fn the_audit_log_has_the_fields_of_the_design() {
     let git = || process(5, "git fetch");
     run.delegate(git(), path("/run/a"), Some((9, "agent -D")));
     run.delegate(git(), port("[::1]:80"), None);
-    run.report.lost(at(1), 3);
+    run.record(Fact::Lost(3));
     let (_, audit_log, _) = run.end(|end| {
         end.outcome = Outcome::Killed(15);
         end.exit_code = 143;
     });
     let head = r#"{"schema":1,"time":"2026-09-21T14:13:2"#;
-    let process = r#""pid":5,"ppid":1,"uid":1000,"comm":"comm","argv":["git","fetch"]"#;
+    let process =
+        r#""pid":5,"tid":5,"ppid":1,"uid":1000,"started":1,"comm":"comm","argv":["git","fetch"]"#;
     let expected = [
         format!(
-            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv","kernel":"6.18.44","cgroup":"/cg","hooks":["connect4"],"sees_sockets":true,"sees_processes":false,"can_be_left":true}}"#
+            r#"{head}0.123456789Z","run":"r1","event":"run_start","version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":["--block github.com:22","--block cdn.example"],"policy_digest":"5eed","uid":1000,"argv":["./deploy.sh","--fast"],"cwd":"/srv","host":"db1","kernel":"6.18.44","cgroup":"/cg","hooks":["connect4"],"sees_sockets":true,"sees_processes":false,"can_be_left":true}}"#
         ),
         format!(
-            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"allowed","layer":"dns","qname":"github.com","qtype":"A","cname_chain":["lb.example"],"rcode":"NOERROR","answers":["192.0.2.1"],"upstream":"192.0.2.53:53","latency_us":1234,"reason":"default",{process},"count":1}}"#
+            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"allowed","layer":"dns","qname":"github.com","reason":"default","count":1,"qtype":"A","cname_chain":["lb.example"],"rcode":"NOERROR","answers":["192.0.2.1"],"upstream":"192.0.2.53:53","latency_us":1234,{process}}}"#
         ),
         format!(
-            r#"{head}1.123456789Z","run":"r1","event":"connect","verdict":"blocked","layer":"connect","qname":"github.com","dst_ip":"192.0.2.1","dst_port":22,"proto":"tcp","rule":"--block github.com:22","reason":"rule",{process},"count":1}}"#
+            r#"{head}1.123456789Z","run":"r1","event":"connect","verdict":"blocked","layer":"connect","qname":"github.com","reason":"rule","rule":"--block github.com:22","count":1,"dst_ip":"192.0.2.1","dst_port":22,"proto":"tcp",{process}}}"#
         ),
         format!(
-            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","socket":"/run/a","peer_pid":9,"peer_comm":"agent","peer_argv":["agent","-D"],"reason":"delegation",{process},"count":1}}"#
+            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","reason":"delegation","count":1,"socket":"/run/a","peer_pid":9,"peer_comm":"agent","peer_argv":["agent","-D"],{process}}}"#
         ),
         format!(
-            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","dst_ip":"::1","dst_port":80,"proto":"tcp","reason":"delegation",{process},"count":1}}"#
+            r#"{head}1.123456789Z","run":"r1","event":"delegation","verdict":"allowed","layer":"delegation","reason":"delegation","count":1,"dst_ip":"::1","dst_port":80,"proto":"tcp",{process}}}"#
         ),
         format!(r#"{head}1.123456789Z","run":"r1","event":"loss","count":3}}"#),
         format!(
-            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"blocked","layer":"dns","qname":"my.example","qtype":"A","cname_chain":["a.cdn.example"],"rcode":"NXDOMAIN","latency_us":1234,"rule":"--block cdn.example","reason":"alias","matched":"a.cdn.example","count":1}}"#
+            r#"{head}1.123456789Z","run":"r1","event":"dns","verdict":"blocked","layer":"dns","qname":"my.example","reason":"alias","rule":"--block cdn.example","matched":"a.cdn.example","count":1,"qtype":"A","cname_chain":["a.cdn.example"],"rcode":"NXDOMAIN","latency_us":1234}}"#
         ),
         format!(
-            r#"{head}2.123456789Z","run":"r1","event":"run_end","outcome":"killed","signal":15,"exit_code":143,"elapsed_us":2499000,"survivors":0,"lost":0,"lines_lost":0}}"#
+            r#"{head}2.123456789Z","run":"r1","event":"run_end","outcome":"killed","signal":15,"exit_code":143,"elapsed_us":2499000,"lookups":2,"contacts":3,"blocked":2,"user_us":0,"system_us":0,"max_rss":0,"survivors":[],"lost":3,"forgotten":0,"lines_lost":0}}"#
         ),
     ];
     check(&audit_log, &(expected.join("\n") + "\n"));
@@ -695,7 +717,7 @@ fn the_audit_log_has_the_fields_of_the_design() {
 fn a_full_disk_is_said_once_and_counted_and_stops_nothing() {
     let policy = policy(&[("--block", "github.com")]);
     let (stderr, audit_log) = (Shared::default(), Shared::with_room(100));
-    let mut run = Run::with_sinks(
+    let mut run = Observed::with_sinks(
         &policy,
         Verbosity::Normal,
         Style::default(),
@@ -724,7 +746,7 @@ fn a_full_disk_is_said_once_and_counted_and_stops_nothing() {
 fn a_closed_stderr_stops_nothing_and_costs_the_log_nothing() {
     let policy = policy(&[("--block", "github.com")]);
     let (stderr, audit_log) = (Shared::with_room(0), Shared::default());
-    let mut run = Run::with_sinks(
+    let mut run = Observed::with_sinks(
         &policy,
         Verbosity::Normal,
         Style::default(),
@@ -743,7 +765,7 @@ fn a_closed_stderr_stops_nothing_and_costs_the_log_nothing() {
 #[test]
 fn a_delegation_is_told_with_who_listens() {
     let policy = policy(&[("--allow", "@bus")]);
-    let mut run = Run::new(&policy, Verbosity::Verbose, Style::default());
+    let mut run = Observed::new(&policy, Verbosity::Verbose, Style::default());
     let docker = |pid| process(pid, "docker pull app");
     run.delegate(
         docker(5),
@@ -784,7 +806,7 @@ fn a_delegation_is_told_with_who_listens() {
 fn a_delegation_that_nobody_acknowledges_is_told_unless_one_wants_quiet() {
     for (verbosity, told) in [(Verbosity::Quiet, 0), (Verbosity::Normal, 1)] {
         let policy = policy(&[("--allow", "/run/known.sock")]);
-        let mut run = Run::new(&policy, verbosity, Style::default());
+        let mut run = Observed::new(&policy, verbosity, Style::default());
         for pid in 1..4 {
             run.delegate(process(pid, "x"), path("/run/known.sock"), None);
             run.delegate(process(pid, "x"), path("/run/docker.sock"), None);
@@ -798,7 +820,7 @@ fn a_delegation_that_nobody_acknowledges_is_told_unless_one_wants_quiet() {
 #[test]
 fn what_is_done_by_others_has_its_section_and_is_not_clean() {
     let policy = policy(&[("--allow", "127.0.0.1:5432")]);
-    let mut run = Run::plain(&policy);
+    let mut run = Observed::plain(&policy);
     let docker = || process(5, "docker pull app");
     for _ in 0..2 {
         run.delegate(
@@ -843,7 +865,7 @@ not clean: 3 delegations: what dockerd, python3 and others do is not seen
 
 #[test]
 fn acknowledged_delegation_is_clean() {
-    let mut run = Run::plain(&policy(&[("--allow", "/run/docker.sock")]));
+    let mut run = Observed::plain(&policy(&[("--allow", "/run/docker.sock")]));
     run.delegate(process(5, "docker"), path("/var/run/docker.sock"), None);
     let (stderr, ..) = run.end(|_| ());
     check(
@@ -874,7 +896,7 @@ fn the_clause_on_delegation_stays_short() {
         ),
         (&[""], "1 delegation: what others do is not seen"),
     ] {
-        let mut run = Run::plain(&policy(&[]));
+        let mut run = Observed::plain(&policy(&[]));
         for (n, doer) in doers.iter().enumerate() {
             let peer = (!doer.is_empty()).then_some((1, *doer));
             run.delegate(process(5, "x"), path(&format!("/run/{n}")), peer);
@@ -889,7 +911,7 @@ fn the_clause_on_delegation_stays_short() {
 
 #[test]
 fn a_refused_delegation_is_among_what_was_blocked() {
-    let mut run = Run::plain(&policy(&[("--block", "github.com")]));
+    let mut run = Observed::plain(&policy(&[("--block", "github.com")]));
     run.record(Fact::Delegation(Delegation {
         process: process(5, "docker ps"),
         service: path("/run/docker.sock"),
@@ -915,7 +937,7 @@ not clean: 1 target was blocked
 #[test]
 fn a_contact_with_a_proxy_says_where_the_proxy_is_named() {
     let policy = policy(&[]);
-    let mut run = Run::plain(&policy);
+    let mut run = Observed::plain(&policy);
     run.ledger.know_go_betweens(vec![GoBetween {
         sign: Sign::Host {
             host: Host::Name(Domain::parse("proxy.example").unwrap()),
@@ -943,7 +965,7 @@ not clean: 1 delegation: what proxy.example does is not seen
     let line = audit_log.lines().nth(1).unwrap();
     assert!(
         line.contains(
-            r#""event":"delegation","verdict":"allowed","layer":"delegation","qname":"proxy.example","dst_ip":"192.0.2.1","dst_port":3128,"proto":"tcp","via":"http_proxy","reason":"delegation""#
+            r#""event":"delegation","verdict":"allowed","layer":"delegation","qname":"proxy.example","reason":"delegation","count":1,"dst_ip":"192.0.2.1","dst_port":3128,"proto":"tcp","via":"http_proxy","pid":5,"#
         ),
         "{line}"
     );
@@ -951,14 +973,13 @@ not clean: 1 delegation: what proxy.example does is not seen
 
 #[test]
 fn a_process_that_was_moved_out_is_told_and_not_clean() {
-    let mut run = Run::plain(&policy(&[]));
-    for (pid, is_back, first) in [(5, true, true), (6, false, true), (6, false, false)] {
+    let mut run = Observed::plain(&policy(&[]));
+    for (pid, is_back) in [(5, true), (6, false), (6, false)] {
         let moved = Moved {
             process: process(pid, "su - deploy"),
             to: b"/user.slice/\x1b".to_vec(),
             is_back,
         };
-        run.report.moved(at(1), &moved, first);
         run.record(Fact::Moved(moved));
     }
     let (stderr, audit_log, _) = run.end(|_| ());
@@ -990,7 +1011,7 @@ fn a_refusal_says_why_the_rule_is_there_and_whom_to_ask() {
         written(7, "github.com", reason, "team-git"),
         written(9, "cdn.example", "", "team-cdn"),
     ];
-    let mut run = Run::plain(&policy_of(rules));
+    let mut run = Observed::plain(&policy_of(rules));
     run.look_up(Some(process(5, "curl")), "github.com", &[], &[]);
     run.look_up(
         Some(process(5, "curl")),
@@ -1036,7 +1057,7 @@ fn what_was_blocked_is_grouped_by_the_owner_to_ask() {
             written(7, "github.com", "we deploy github.com", "team-git"),
             written(11, "db.example", "", "team-db"),
         ];
-        let mut run = Run::plain(&policy_of(rules));
+        let mut run = Observed::plain(&policy_of(rules));
         run.audit = audit;
         let curl = || Some(process(5, "curl -O"));
         run.look_up(curl(), "ads.example", &[], &[]);
@@ -1076,7 +1097,7 @@ fn owners_do_not_make_a_summary_long() {
         let owner = format!("team-{:03}", n / 2);
         written(n, &format!("n{n:03}.example"), "", &owner)
     });
-    let mut run = Run::plain(&policy_of(rules.collect()));
+    let mut run = Observed::plain(&policy_of(rules.collect()));
     for n in 0..150 {
         let name = format!("n{n:03}.example");
         run.look_up(Some(process(7, "make")), &name, &[], &[]);
@@ -1094,17 +1115,11 @@ fn owners_do_not_make_a_summary_long() {
 /// Start a run that refuses nothing because of an emergency, and end it.
 fn break_the_glass(verbosity: Verbosity) -> (String, String) {
     let policy = policy(&[]);
-    let mut run = Run::new(&policy, verbosity, Style::default());
+    let mut run = Observed::new(&policy, verbosity, Style::default());
     run.report.start(&Start {
-        time: at(0),
-        policy: &policy,
-        rules: &[],
         audit: true,
         break_glass: Some(&alice()),
-        uid: 0,
-        command: &words("./deploy.sh"),
-        cwd: None,
-        protection: &protection(),
+        ..start(&policy, &words("./deploy.sh --fast"), &protection())
     });
     let (stderr, audit_log, _) = run.end(|_| ());
     (stderr, audit_log)
@@ -1157,27 +1172,11 @@ fn broken_glass_without_an_audit_log_says_that_stderr_is_the_record() {
         ..alice()
     };
     report.start(&Start {
-        time: at(0),
-        policy: &policy(&[]),
-        rules: &[],
         audit: true,
         break_glass: Some(&nobody),
-        uid: 0,
-        command: &words("./deploy.sh"),
-        cwd: None,
-        protection: &protection(),
+        ..start(&policy(&[]), &words("./deploy.sh"), &protection())
     });
-    let end = End {
-        time: at(2),
-        command: &words("./deploy.sh"),
-        outcome: Outcome::Exited(0),
-        exit_code: 0,
-        elapsed: Duration::ZERO,
-        survivors: Vec::new(),
-        fate: Fate::Ended,
-        caveats: Vec::new(),
-    };
-    report.end(&end, Ledger::new(policy(&[])).totals());
+    report.end(success());
     check(
         &stderr.text(),
         "WARN BREAK-GLASS NOTHING IS REFUSED uid=4711 why=\"the registry is \\u{1b}[2J down\"\n\

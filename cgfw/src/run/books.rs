@@ -168,25 +168,15 @@ impl Books {
     }
 
     fn record_complete(&mut self, event: Event) {
-        if let Fact::Lost(count) = event.fact {
-            self.report.lost(event.time, count);
-        }
-        if let Fact::Moved(moved) = &event.fact {
-            let first = !self.ledger.totals().knows_moved(moved);
-            self.report.moved(event.time, moved, first);
-        }
         for entry in self.ledger.record(event) {
             self.tell(&entry);
         }
     }
 
     fn tell(&mut self, entry: &Entry) {
-        match entry {
-            Entry::Observed(observation) => {
-                self.refused |= observation.verdict != Verdict::Allowed;
-                self.report.observe(observation);
-            }
-            Entry::Exited(exit) => self.report.exited(exit),
+        if let Entry::Observed(observation) = entry {
+            self.refused |= observation.verdict != Verdict::Allowed;
         }
+        self.report.tell(entry);
     }
 }

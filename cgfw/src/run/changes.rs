@@ -15,7 +15,7 @@ use super::policy;
 use crate::bpf::{Generation, Generations};
 use crate::child::{self, Identity};
 use crate::policy::{Domain, Given, Policy};
-use crate::sources::{self, Version};
+use crate::sources::{self, Origins, Version};
 
 /// How often the files are looked at. By their names: inotify says nothing of network file
 /// systems, and of a symbolic link somewhere on the way that leads elsewhere now.
@@ -36,7 +36,7 @@ pub(super) struct Prepared {
     pub(super) policy: Arc<Policy>,
     pub(super) generation: Generation,
     /// As [`sources::Loaded`] has them.
-    pub(super) origins: Vec<String>,
+    pub(super) origins: Origins,
     pub(super) notes: Vec<String>,
 }
 

@@ -5,20 +5,22 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::Pid;
 use tokio::time::timeout;
 
 use super::Run;
-use super::prepare::octets;
 use super::supervise::Finish;
+use crate::audit::{Fate, Survivor};
 use crate::bpf::Filter;
 use crate::cgroup::Cgroup;
 use crate::child::{Ended, SpawnError};
 use crate::cli::Survivors;
 use crate::event::Outcome;
 use crate::exit;
-use crate::report::{End, Fate, Survivor};
+use crate::report::{End, Usage};
 
 /// What a process that outlives the command has to end by itself: the reader at the end of a
 /// pipe needs a moment to see that end.
@@ -140,15 +142,20 @@ impl Run<'_> {
 
     fn tell_the_end(mut self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.books.refused);
-        let lost = self.settings.strict && self.books.ledger.totals().lost() > 0;
+        let lost = self.settings.strict && self.books.ledger.lost() > 0;
         let exit_code = exit::code(outcome, lost.then_some(exit::FAILED).or(blocked));
-        let command = octets(self.settings);
+        let usage = usage().unwrap_or_else(|error| {
+            self.books
+                .report
+                .error(&format!("cannot tell what the command has used: {error}"));
+            Usage::default()
+        });
         let end = End {
             time: SystemTime::now(),
-            command: &command,
             outcome,
             exit_code,
             elapsed,
+            usage,
             survivors,
             fate: match self.settings.survivors {
                 Survivors::Kill => Fate::Ended,
@@ -156,6 +163,7 @@ impl Run<'_> {
                 Survivors::Release => Fate::Released,
             },
             caveats: self.caveats,
+            forgotten: self.books.ledger.forgotten(),
         };
         if lost {
             self.books
@@ -163,13 +171,25 @@ impl Run<'_> {
                 .error("observations were lost, which fails a run with --strict");
         }
         // Said in the summary, as far as that could be written.
-        let losses = self.books.report.end(&end, self.books.ledger.totals());
+        let losses = self.books.report.end(end);
         if self.settings.strict && losses.audit_log > 0 {
             exit::complain("lines of the audit log were lost, which fails a run with --strict");
             return exit::code(outcome, Some(exit::FAILED));
         }
         exit_code
     }
+}
+
+/// What the command and all whom it waited for have used.
+fn usage() -> nix::Result<Usage> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let time = |time: TimeVal| Duration::from_micros(time.num_microseconds().unsigned_abs());
+    Ok(Usage {
+        user: time(usage.user_time()),
+        system: time(usage.system_time()),
+        // In KiB, getrusage(2).
+        max_rss: usage.max_rss().unsigned_abs() << 10,
+    })
 }
 
 /// The processes in the cgroup but for the init, as /proc describes them now.
@@ -182,8 +202,11 @@ fn survivors(cgroup: &Cgroup, init: Option<Pid>) -> io::Result<Vec<Survivor>> {
         let argv = argv.strip_suffix(b"\0").unwrap_or(&argv);
         Some(Survivor {
             pid: pid.as_raw().cast_unsigned(),
-            comm: comm.trim_ascii_end().to_vec(),
-            argv: argv.split(|b| *b == 0).map(<[u8]>::to_vec).collect(),
+            comm: String::from_utf8_lossy(comm.trim_ascii_end()).into_owned(),
+            argv: argv
+                .split(|b| *b == 0)
+                .map(|argument| String::from_utf8_lossy(argument).into_owned())
+                .collect(),
         })
     };
     Ok(cgroup

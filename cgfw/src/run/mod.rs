@@ -42,7 +42,7 @@ use crate::ledger::Ledger;
 use crate::pins::Pins;
 use crate::policy::{Domain, Policy, Ports};
 use crate::report::Report;
-use crate::sources::Loaded;
+use crate::sources::{Loaded, Origins};
 
 /// Run the command of `settings` behind its policy, and return the exit code.
 pub fn run(settings: &Settings) -> anyhow::Result<u8> {
@@ -112,7 +112,7 @@ fn read_policy(
     system: &System,
     identity: Option<&Identity>,
     notes: &mut Vec<String>,
-) -> anyhow::Result<(Arc<Policy>, Vec<String>, Watched)> {
+) -> anyhow::Result<(Arc<Policy>, Origins, Watched)> {
     let author = prepare::author(settings)?;
     let mut loaded = prepare::load_policy(settings, author.as_ref())?;
     notes.append(&mut loaded.notes);

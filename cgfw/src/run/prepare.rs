@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::utsname::UtsName;
 use nix::unistd::{Group, Uid, User, getgroups};
 
 use crate::bpf::{self, Acts, Filter};
@@ -19,10 +20,11 @@ use crate::child::{self, Confinement, Identity, Unix};
 use crate::cli::Run as Settings;
 use crate::dns::Sockets;
 use crate::event::GoBetween;
+use crate::formats::Style;
 use crate::host::{self, ProxyVariable, SudoUser};
 use crate::policy::{Action, Because, DirectIp, Given, Idle, OnBlock, Policy, Ports, Review};
-use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Style, Verbosity};
-use crate::sources::{self, Loaded, Version};
+use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Verbosity};
+use crate::sources::{self, Loaded, Origins, Version};
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
 /// cannot be seen of what it inherits. Must come first, before there are descriptors of our
@@ -194,17 +196,20 @@ pub(super) fn open_report(
 pub(super) fn tell_the_start(
     report: &mut Report,
     settings: &Settings,
-    (policy, origins): (&Policy, &[String]),
+    (policy, origins): (&Policy, &Origins),
     identity: Option<&Identity>,
     protection: &Protection,
 ) -> anyhow::Result<()> {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
     let break_glass = break_glass(settings)?;
+    let host = uname()?.nodename().to_string_lossy().into_owned();
     report.start(&Start {
         time: SystemTime::now(),
         policy,
-        rules: origins,
+        rules: &origins.rules,
+        policy_digest: &origins.digest(),
+        host: &host,
         audit: settings.audit,
         break_glass: break_glass.as_ref(),
         uid: uid(identity).as_raw(),
@@ -271,9 +276,8 @@ pub(super) fn protection(
     filter: &Filter,
     confinement: &Confinement,
 ) -> anyhow::Result<Protection> {
-    let uname = nix::sys::utsname::uname().context("cannot ask the kernel for its release")?;
     Ok(Protection {
-        kernel: uname.release().to_string_lossy().into_owned(),
+        kernel: uname()?.release().to_string_lossy().into_owned(),
         cgroup: cgroup.path().to_owned(),
         hooks: filter.hooks().map(str::to_owned).collect(),
         // --strict leaves none to be seen.
@@ -282,6 +286,10 @@ pub(super) fn protection(
         strict: confinement.measures(),
         privileges: privileges(settings, identity)?,
     })
+}
+
+fn uname() -> anyhow::Result<UtsName> {
+    nix::sys::utsname::uname().context("cannot ask the kernel for its release")
 }
 
 fn privileges(settings: &Settings, identity: Option<&Identity>) -> anyhow::Result<Privileges> {

@@ -13,7 +13,7 @@ use crate::dns::{self, known_hosts};
 use crate::event::{Event, Fact};
 use crate::pins::{Lead, Pins};
 use crate::policy::{Judgement, Policy};
-use crate::report::PolicyChange;
+use crate::report::{NewPolicy, PolicyChange};
 
 /// What is known of addresses, and what the kernel was told of it.
 #[derive(Clone)]
@@ -102,7 +102,11 @@ impl Run<'_> {
             }
             self.books.report.policy(&PolicyChange {
                 time,
-                outcome: Ok((&policy, &origins)),
+                outcome: Ok(NewPolicy {
+                    policy: &policy,
+                    rules: &origins.rules,
+                    digest: &origins.digest(),
+                }),
             });
             for note in &notes {
                 self.books.report.warn(note);

@@ -5,6 +5,7 @@ arguments.
 [`crate::policy`] knows the formats; this stage knows files.
 */
 
+use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
+use sha2::{Digest as _, Sha256};
 
 use crate::policy::{
     Action, DirectIp, Domain, Given, ListFile, ListParser, MAX_LINE, Names, Place, Policy,
@@ -36,12 +38,53 @@ pub struct Loaded {
     pub rules: Rules,
     pub default: Option<Action>,
     pub direct_ip: Option<DirectIp>,
-    /// Where the rules come from, for the record: each argument, and each file.
-    pub origins: Vec<String>,
+    pub origins: Origins,
     /// What the user should know of the files.
     pub notes: Vec<String>,
     /// Every file that was read, in the order in which it was, and which version of it.
     pub files: Vec<(PathBuf, Version)>,
+}
+
+/// Where the rules come from, for the record.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// Each argument as it was written; of a file, its name and how many rules it has.
+    pub rules: Vec<String>,
+    digest: Sha256,
+}
+
+impl Origins {
+    /// SHA-256 of the arguments and of the content of the files, in their order: whether two
+    /// runs had the same policy, whatever its files are called. In hexadecimal.
+    pub fn digest(&self) -> String {
+        let digest = self.digest.clone().finalize();
+        digest.iter().fold(String::new(), |mut text, octet| {
+            // Writing to a string cannot fail.
+            let _infallible = write!(text, "{octet:02x}");
+            text
+        })
+    }
+
+    fn argument(&mut self, rule: &Rule) {
+        let cited = rule.cite();
+        self.digest.update(&cited);
+        self.digest.update([0]);
+        self.rules.push(cited);
+    }
+}
+
+/// Reads on, and notes what it reads.
+struct Digested<'d, R> {
+    from: R,
+    digest: &'d mut Sha256,
+}
+
+impl<R: Read> Read for Digested<'_, R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(to)?;
+        self.digest.update(&to[..length]);
+        Ok(length)
+    }
 }
 
 impl Loaded {
@@ -97,9 +140,11 @@ fn load_into(names: Names, given: &Given) -> anyhow::Result<Loaded> {
             rules: Vec::new(),
             names,
         },
-        origins: given.rules.iter().map(Rule::cite).collect(),
         ..Loaded::default()
     };
+    for rule in &given.rules {
+        loaded.origins.argument(rule);
+    }
     loaded.rules.rules.clone_from(&given.rules);
     let mut wrong = Vec::new();
     let mut files = Vec::new();
@@ -130,6 +175,8 @@ fn load_into(names: Names, given: &Given) -> anyhow::Result<Loaded> {
     loaded.direct_ip = agreed(given.direct_ip, direct_ips, "direct_ip")
         .map_err(&mut settle)
         .unwrap_or_default();
+    let defaults = format!("{:?} {:?}", loaded.default, loaded.direct_ip);
+    loaded.origins.digest.update(defaults);
     if wrong.is_empty() {
         Ok(loaded)
     } else {
@@ -200,8 +247,9 @@ impl Loaded {
             .with_context(|| format!("cannot read {name}"))?;
         let remedy = "put long lists into files of their own";
         ensure_size(&name, content.len() as u64, MAX_POLICY, remedy)?;
+        self.origins.digest.update(&content);
         let mut file = PolicyFile::parse(&name, &content)?;
-        self.origins.push(format!(
+        self.origins.rules.push(format!(
             "--policy {name} ({})",
             counted(file.rules.len(), "rule")
         ));
@@ -270,6 +318,7 @@ impl Loaded {
             Action::Allow | Action::Block => {}
         }
         self.origins
+            .rules
             .push(format!("{origin} ({})", counted(count, "pattern")));
         Ok(())
     }
@@ -285,7 +334,12 @@ impl Loaded {
         let (file, size) = self.open(path)?;
         // Not read in vain. A pipe has no size, and shows when it is too long.
         ensure_size(name, size, MAX_LIST, TOO_LONG)?;
-        let mut reader = BufReader::with_capacity(PIECE, file.take(MAX_LIST + 1));
+        let Self { rules, origins, .. } = self;
+        let content = Digested {
+            from: file.take(MAX_LIST + 1),
+            digest: &mut origins.digest,
+        };
+        let mut reader = BufReader::with_capacity(PIECE, content);
         let (mut octets, mut mistakes) = (0, 0);
         let mut line = Vec::new();
         loop {
@@ -300,9 +354,7 @@ impl Loaded {
             if length == 0 {
                 break;
             }
-            let entered = parser.line(&line, |entry| {
-                Ok::<_, anyhow::Error>(self.rules.enter(entry)?)
-            });
+            let entered = parser.line(&line, |entry| Ok::<_, anyhow::Error>(rules.enter(entry)?));
             if let Err(error) = entered {
                 mistakes += 1;
                 if mistakes <= MISTAKES {

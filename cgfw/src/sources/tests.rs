@@ -118,6 +118,7 @@ fn every_file_is_named_and_what_its_author_says_is_kept() {
     let loaded = files.load();
     let origins: Vec<String> = loaded
         .origins
+        .rules
         .iter()
         .map(|text| files.shown(text))
         .collect();

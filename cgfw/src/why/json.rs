@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::destination::{Destination, Host, proto};
 use super::judge::{Answer, Ground, Known, Matched, Source};
 use super::text::ranges;
+use crate::audit::{SCHEMA, encode};
 use crate::policy::{Action, Candidate, DirectIp, Domain, Standing};
-use crate::report::{SCHEMA, encode};
 
 #[derive(Serialize)]
 struct Line<'a> {

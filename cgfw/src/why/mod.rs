@@ -19,8 +19,8 @@ use self::destination::Destination;
 use self::judge::{Addresses, Known};
 use crate::cli::{Format, Why};
 use crate::dns::{self, Resolver, system};
+use crate::formats::Style;
 use crate::policy::Action;
-use crate::report::Style;
 use crate::{exit, host, sources};
 
 /// Answer, and return the exit code.

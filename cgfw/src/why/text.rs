@@ -7,10 +7,11 @@ use super::Said;
 use super::destination::{Destination, Host};
 use super::judge::{Answer, Ground, Known, Matched, Resolution, Source};
 use crate::dns::Found;
+use crate::escape::Plain;
+use crate::formats::{Paint, Style};
 use crate::policy::{
     Action, Candidate, DirectIp, Domain, Judgement, Ports, Rule, Standing, Transport,
 };
-use crate::report::{Paint, Plain, Style};
 
 /// The answer, as whole lines.
 pub(super) fn of(

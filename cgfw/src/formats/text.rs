@@ -1,16 +1,15 @@
 //! What a person reads at the end: the summary.
 
 use std::fmt::{self, Write as _};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::escape::{Plain, command_line, command_of};
-use super::{BreakGlass, End, Fate, Losses, Style, abstract_name, proto};
-use crate::event::{Outcome, Peer, Service, Verdict};
-use crate::ledger::{Delegated, Target, Total, Totals};
-use crate::policy::Rule;
+use super::{Losses, Paint, Style};
+use crate::audit::{Fate, Glass, Outcome, RunEnd, Survivor};
+use crate::digest::{Delegated, Listener, Run, Target, Total};
+use crate::escape::{Plain, command_line};
+use crate::event::Verdict;
 
 /// Rows of each section; nobody reads a thousand.
 const MAX_ROWS: usize = 100;
@@ -22,52 +21,28 @@ const MAX_LISTED: usize = 3;
 /// Whoever else there is.
 const OTHERS: &str = "others";
 
-/// ANSI colours (ECMA-48 SGR).
-#[derive(Clone, Copy)]
-pub enum Paint {
-    Bold,
-    Red,
-    Green,
-    Yellow,
-}
-
-/// The summary, as whole lines.
-pub(super) fn summary(
-    end: &End<'_>,
-    glass: Option<&BreakGlass>,
-    totals: &Totals,
-    losses: Losses,
-    style: Style,
-) -> String {
+/// The summary of a run, as whole lines.
+pub fn text(run: &Run, losses: Losses, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
         style,
     };
-    let command = command_line(end.command, b"", false);
-    let heading = format!(
-        "cgfw: {} {} after {}",
-        Plain(&command),
-        ending(end.outcome),
-        Elapsed(end.elapsed)
-    );
-    page.line(&style.paint(Paint::Bold, &style.fit(&heading)));
-    page.break_glass(glass);
-    page.survivors(end);
-    page.moved(totals);
-    let sections = Sections::of(totals);
+    page.line(&style.paint(Paint::Bold, &style.fit(&heading(run))));
+    page.break_glass(glass(run));
+    if let Some(end) = &run.end {
+        page.survivors(end);
+    }
+    page.moved(run);
+    let sections = Sections::of(run);
     page.section("blocked", Paint::Red, &sections.blocked);
     page.section("would be blocked", Paint::Yellow, &sections.would_block);
     page.section("allowed", Paint::Green, &sections.allowed);
     page.section("not judged by name", Paint::Yellow, &sections.unjudged);
     page.section("through others", Paint::Yellow, &sections.delegated);
-    if totals.targets().next().is_none() {
+    if run.targets.is_empty() {
         page.line("  nothing was contacted");
     }
-    let glass = glass.map(|_| "--break-glass refused nothing".to_owned());
-    let faults: Vec<String> = glass
-        .into_iter()
-        .chain(faults(end, totals, &sections, losses))
-        .collect();
+    let faults = faults(run, &sections, losses);
     if faults.is_empty() {
         let verdict = "clean: nothing was blocked, and every contact was judged";
         page.line(&style.paint(Paint::Green, verdict));
@@ -76,6 +51,25 @@ pub(super) fn summary(
         page.line(&style.paint(Paint::Yellow, &verdict));
     }
     page.text
+}
+
+fn heading(run: &Run) -> String {
+    let command = match &run.start {
+        Some(start) => Plain(&command_line(&start.argv, b"", false)).to_string(),
+        None => format!("run {}", Plain(run.id.as_bytes())),
+    };
+    match &run.end {
+        Some(end) => {
+            let elapsed = Duration::from_micros(end.elapsed_us);
+            format!("cgfw: {command} {} after {}", ending(end), Elapsed(elapsed))
+        }
+        None => format!("cgfw: {command}"),
+    }
+}
+
+/// Why nothing was refused, if that is so.
+fn glass(run: &Run) -> Option<&Glass> {
+    run.start.as_ref()?.break_glass.as_ref()
 }
 
 /// A target's name or address, and what happened to it.
@@ -94,10 +88,11 @@ struct Sections<'t> {
 }
 
 impl<'t> Sections<'t> {
-    fn of(totals: &'t Totals) -> Self {
+    fn of(run: &'t Run) -> Self {
         let mut sections = Self::default();
-        let mut targets: Vec<_> = totals
-            .targets()
+        let mut targets: Vec<_> = run
+            .targets
+            .iter()
             .map(|(target, total)| (kind(target), title(target), total))
             .collect();
         targets.sort_by(|(kind, title, _), (other_kind, other, _)| {
@@ -124,12 +119,50 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
-    let released = match end.fate {
-        Fate::Released => end.survivors.len(),
-        Fate::Ended | Fate::Awaited => 0,
+fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
+    let end = run.end.as_ref();
+    let glass = glass(run).map(|_| "--break-glass refused nothing".to_owned());
+    let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
+    let cut = end
+        .is_none()
+        .then(|| "the log has no end of this run: what it did afterwards is not known".to_owned());
+    let headless = run
+        .start
+        .is_none()
+        .then(|| "the log has no start of this run: what it did before is not known".to_owned());
+    let caveats = end.map_or(&[][..], |end| &end.caveats);
+    glass
+        .into_iter()
+        .chain(refusals(sections).into_iter().flatten())
+        .chain(gaps(run, losses))
+        .chain(unseen(sections))
+        .chain(failed.then(|| "cgfw ended the run".to_owned()))
+        .chain(headless)
+        .chain(cut)
+        .chain(
+            caveats
+                .iter()
+                .map(|text| Plain(text.as_bytes()).to_string()),
+        )
+        .collect()
+}
+
+/// The clauses on what the report does not know.
+fn gaps(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
+    let released = match &run.end {
+        Some(RunEnd {
+            fate: Some(Fate::Released),
+            survivors,
+            ..
+        }) => survivors.len(),
+        _ => 0,
     };
-    let unjudged = totals.targets().filter(|(_, total)| total.unjudged).count();
+    let forgotten = run.end.as_ref().map_or(0, |end| end.forgotten);
+    let unjudged = run
+        .targets
+        .iter()
+        .filter(|(_, total)| total.unjudged)
+        .count();
     let gaps = [
         counted(
             unjudged,
@@ -137,14 +170,9 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losse
             "contacts were",
             "not judged by name",
         ),
+        counted(run.lost, "observation was", "observations were", "lost"),
         counted(
-            totals.lost(),
-            "observation was",
-            "observations were",
-            "lost",
-        ),
-        counted(
-            totals.overflowed(),
+            run.targets.uncounted + forgotten,
             "observation was",
             "observations were",
             "too many for this summary",
@@ -158,24 +186,13 @@ fn faults(end: &End<'_>, totals: &Totals, sections: &Sections<'_>, losses: Losse
         counted(losses.stderr, "line here was", "lines here were", "lost"),
         counted(released, "process goes on", "processes go on", "unfiltered"),
         counted(
-            moves(totals),
+            moves(run),
             "process was",
             "processes were",
             "moved out of the cgroup",
         ),
     ];
-    refusals(sections)
-        .into_iter()
-        .chain(gaps)
-        .flatten()
-        .chain(unseen(sections))
-        .chain((end.outcome == Outcome::Failed).then(|| "cgfw ended the run".to_owned()))
-        .chain(
-            end.caveats
-                .iter()
-                .map(|text| Plain(text.as_bytes()).to_string()),
-        )
-        .collect()
+    gaps.into_iter().flatten()
 }
 
 /// The clauses on what was refused, with whom to ask.
@@ -199,8 +216,8 @@ fn refusals(sections: &Sections<'_>) -> [Option<String>; 2] {
 }
 
 /// How many processes were moved out, at least.
-fn moves(totals: &Totals) -> u64 {
-    u64::try_from(totals.moved().len()).unwrap_or(u64::MAX) + totals.more_moved()
+fn moves(run: &Run) -> u64 {
+    u64::try_from(run.moved.len()).unwrap_or(u64::MAX) + run.more_moved
 }
 
 /// The clause about delegation that no rule acknowledges.
@@ -262,11 +279,11 @@ fn names_of(title: &str, delegated: &Delegated) -> Vec<String> {
     if delegated.via.is_some() {
         return vec![title.to_owned()];
     }
-    if delegated.peers.is_empty() {
+    if delegated.listeners.is_empty() {
         return vec![OTHERS.to_owned()];
     }
-    let comm = |peer: &Peer| Plain(&peer.comm).to_string();
-    delegated.peers.iter().map(comm).collect()
+    let comm = |peer: &Listener| Plain(peer.comm.as_bytes()).to_string();
+    delegated.listeners.iter().map(comm).collect()
 }
 
 /// How wide the columns of a section are.
@@ -288,8 +305,8 @@ impl Page {
         self.text.push('\n');
     }
 
-    fn break_glass(&mut self, glass: Option<&BreakGlass>) {
-        let Some(BreakGlass { reason, user, uid }) = glass else {
+    fn break_glass(&mut self, glass: Option<&Glass>) {
+        let Some(Glass { reason, user, uid }) = glass else {
             return;
         };
         let reason = Plain(reason.as_bytes());
@@ -300,46 +317,46 @@ impl Page {
         self.line(&self.style.paint(Paint::Red, &row));
     }
 
-    fn survivors(&mut self, end: &End<'_>) {
-        if end.survivors.is_empty() {
-            return;
-        }
+    fn survivors(&mut self, end: &RunEnd) {
         let (fate, paint) = match end.fate {
-            Fate::Ended => ("were ended", Paint::Yellow),
-            Fate::Awaited => ("were waited for", Paint::Yellow),
-            Fate::Released => ("go on UNFILTERED", Paint::Red),
+            _ if end.survivors.is_empty() => return,
+            None => return,
+            Some(Fate::Ended) => ("were ended", Paint::Yellow),
+            Some(Fate::Awaited) => ("were waited for", Paint::Yellow),
+            Some(Fate::Released) => ("go on UNFILTERED", Paint::Red),
         };
         let title = format!(
             "  outlived the command and {fate} ({})",
             end.survivors.len()
         );
         self.line(&self.style.paint(paint, &title));
-        for survivor in end.survivors.iter().take(MAX_ROWS) {
-            let command = command_line(&survivor.argv, &survivor.comm, false);
-            let row = format!("    {}  {}", survivor.pid, Plain(&command));
-            self.line(&self.style.fit(&row));
+        for Survivor { pid, comm, argv } in end.survivors.iter().take(MAX_ROWS) {
+            let command = command_line(argv, comm.as_bytes(), false);
+            self.line(&self.style.fit(&format!("    {pid}  {}", Plain(&command))));
         }
         self.rest(end.survivors.len());
     }
 
-    fn moved(&mut self, totals: &Totals) {
-        if totals.moved().is_empty() {
+    fn moved(&mut self, run: &Run) {
+        if run.moved.is_empty() {
             return;
         }
-        let title = format!("  moved out of the cgroup ({})", moves(totals));
+        let title = format!("  moved out of the cgroup ({})", moves(run));
         self.line(&self.style.paint(Paint::Red, &title));
-        for moved in totals.moved() {
-            let fate = match (moved.is_back, &*moved.to) {
+        for moved in &run.moved {
+            let fate = match (moved.is_back, &moved.cgroup) {
                 (true, _) => "back inside",
                 // Nobody is in no cgroup.
-                (false, []) => "UNFILTERED until it ended",
-                (false, _) => "UNFILTERED since",
+                (false, None) => "UNFILTERED until it ended",
+                (false, Some(_)) => "UNFILTERED since",
             };
-            let command = command_of(Some(&moved.process));
-            let mut row = format!("    {}  {}  ({fate}", moved.process.pid, Plain(&command));
-            if !moved.to.is_empty() {
+            let process = &moved.process;
+            let truncated = process.argv_truncated;
+            let command = command_line(&process.argv, process.comm.as_bytes(), truncated);
+            let mut row = format!("    {}  {}  ({fate}", process.pid, Plain(&command));
+            if let Some(cgroup) = &moved.cgroup {
                 // Writing to a string cannot fail.
-                let _infallible = write!(row, ", {}", Plain(&moved.to));
+                let _infallible = write!(row, ", {}", Plain(cgroup.as_bytes()));
             }
             row.push(')');
             self.line(&self.style.fit(&row));
@@ -420,11 +437,11 @@ fn tally(total: &Total) -> String {
 /// The commands that needed the target.
 fn commands(total: &Total) -> Vec<String> {
     let mut commands: Vec<String> = total
-        .processes
+        .commands
         .iter()
-        .map(|process| Plain(&command_of(Some(process))).to_string())
+        .map(|command| Plain(command.as_bytes()).to_string())
         .collect();
-    if total.more_processes {
+    if total.more_commands {
         commands.push("and others".to_owned());
     }
     if total.unattributed > 0 {
@@ -435,9 +452,8 @@ fn commands(total: &Total) -> Vec<String> {
 
 /// Whom to ask about what was blocked, or would have been.
 fn owner(total: &Total) -> Option<&str> {
-    let rule = total.rule.as_deref()?;
     match total.verdict {
-        Verdict::Blocked | Verdict::WouldBlock => rule.owner(),
+        Verdict::Blocked | Verdict::WouldBlock => total.owner.as_deref(),
         Verdict::Allowed => None,
     }
 }
@@ -449,16 +465,16 @@ fn grounds(total: &Total) -> Vec<String> {
         grounds.extend(delegation(delegated));
     }
     let rule = total.rule.as_deref();
-    let cite = |rule: &Rule| Plain(rule.cite().as_bytes()).to_string();
-    let (ground, rule) = match (total.verdict, &total.delegated) {
-        (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => (rule.map(cite), rule),
-        (Verdict::Allowed, _) => (None, None),
+    let cite = |rule: &str| Plain(rule.as_bytes()).to_string();
+    let (ground, is_ruled) = match (total.verdict, &total.delegated) {
+        (Verdict::Allowed, Some(delegated)) if !delegated.unacknowledged => (rule.map(cite), true),
+        (Verdict::Allowed, _) => (None, false),
         (_, Some(Delegated { via: None, .. })) => {
-            (Some("--strict: not of this run".to_owned()), None)
+            (Some("--strict: not of this run".to_owned()), false)
         }
         (_, _) => (
             Some(rule.map_or("no rule allows it".to_owned(), cite)),
-            rule,
+            true,
         ),
     };
     grounds.extend(ground.map(|mut ground| {
@@ -466,7 +482,7 @@ fn grounds(total: &Total) -> Vec<String> {
         if let Some(matched) = &total.matched {
             let _infallible = write!(ground, ", because of {matched}");
         }
-        if let Some(why) = rule.and_then(Rule::reason) {
+        if let Some(why) = total.rule_reason.as_ref().filter(|_| is_ruled) {
             let _infallible = write!(ground, ": {}", Plain(why.as_bytes()));
         }
         format!("({ground})")
@@ -486,35 +502,18 @@ fn delegation(delegated: &Delegated) -> Vec<String> {
             Plain(via.as_bytes())
         )];
     }
-    if delegated.peers.is_empty() {
+    if delegated.listeners.is_empty() {
         return vec!["(who listens there is not known)".to_owned()];
     }
-    let listener = |peer: &Peer| {
-        let command = command_line(&peer.argv, &peer.comm, false);
-        format!("({}, pid {})", Plain(&command), peer.pid)
+    let listener = |peer: &Listener| {
+        let command = Plain(peer.command.as_bytes());
+        format!("({command}, pid {})", peer.pid)
     };
-    delegated.peers.iter().map(listener).collect()
+    delegated.listeners.iter().map(listener).collect()
 }
 
 fn title(target: &Target) -> String {
-    match target {
-        Target::Name(name) => name.to_string(),
-        Target::Address(to) => address(SocketAddr::new(to.ip, to.port), to.protocol),
-        Target::Service(Service::Port {
-            address: to,
-            protocol,
-        }) => address(*to, *protocol),
-        Target::Service(Service::Path(path)) => Plain(path).to_string(),
-        Target::Service(Service::Abstract(name)) => Plain(&abstract_name(name)).to_string(),
-    }
-}
-
-fn address(to: SocketAddr, protocol: u8) -> String {
-    let protocol = proto(protocol);
-    match to.port() {
-        0 => format!("{}/{protocol}", to.ip()),
-        _ => format!("{to}/{protocol}"),
-    }
+    Plain(target.to_string().as_bytes()).to_string()
 }
 
 /// Names come before addresses, and those before services.
@@ -545,15 +544,20 @@ where
 }
 
 /// How the run ended, after its command.
-fn ending(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Exited(0) => "succeeded".to_owned(),
-        Outcome::Exited(status) => format!("exited with status {status}"),
-        Outcome::Killed(signal) => match Signal::try_from(i32::from(signal)) {
-            Ok(name) => format!("was ended by {name}"),
-            // The kernel has more signals than have names.
-            Err(_unnamed) => format!("was ended by signal {signal}"),
+fn ending(end: &RunEnd) -> String {
+    match end.outcome {
+        Outcome::Exited => match end.status.unwrap_or(0) {
+            0 => "succeeded".to_owned(),
+            status => format!("exited with status {status}"),
         },
+        Outcome::Killed => {
+            let signal = end.signal.unwrap_or(0);
+            match Signal::try_from(i32::from(signal)) {
+                Ok(name) => format!("was ended by {name}"),
+                // The kernel has more signals than have names.
+                Err(_unnamed) => format!("was ended by signal {signal}"),
+            }
+        }
         Outcome::TimedOut => "ran into its timeout".to_owned(),
         Outcome::NotFound => "was not found".to_owned(),
         Outcome::CannotExecute => "could not be executed".to_owned(),
@@ -572,33 +576,6 @@ impl fmt::Display for Elapsed {
             1..60 => write!(f, "{seconds}.{} s", self.0.subsec_millis() / 100),
             60..3600 => write!(f, "{} min {:02} s", seconds / 60, seconds % 60),
             _ => write!(f, "{} h {:02} min", seconds / 3600, seconds / 60 % 60),
-        }
-    }
-}
-
-impl Style {
-    /// `text` in that colour, if there are to be colours.
-    pub fn paint(self, paint: Paint, text: &str) -> String {
-        if !self.color {
-            return text.to_owned();
-        }
-        let code = match paint {
-            Paint::Bold => 1,
-            Paint::Red => 31,
-            Paint::Green => 32,
-            Paint::Yellow => 33,
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
-
-    /// Cut `line` to the width of the terminal.
-    fn fit(self, line: &str) -> String {
-        match self.width {
-            Some(width) if line.chars().count() > width => {
-                let kept = line.chars().take(width.saturating_sub(1));
-                kept.chain(['…']).collect()
-            }
-            _ => line.to_owned(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::event::Process;
 pub struct Plain<'t>(pub &'t [u8]);
 
 /// The same as a string in double quotes, whose quotes and backslashes are escaped.
-pub(super) struct Quoted<'t>(pub(super) &'t [u8]);
+pub struct Quoted<'t>(pub &'t [u8]);
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,21 +48,23 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &[u8], special: &str) -> fmt:
 
 /// Whether a terminal shows the character as itself: neither a control, format,
 /// private, unassigned nor combining character, nor a space other than the ASCII one.
-pub(crate) fn is_visible(c: char) -> bool {
+pub fn is_visible(c: char) -> bool {
     // What `escape_debug` escapes, but for the three that it escapes as Rust does.
     matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 /// The command line as one would type it into a shell, unescaped: bytes, as they were.
 /// A name in brackets, as ps(1) has it, if there is none (or it was overwritten).
-pub(crate) fn command_line(argv: &[Vec<u8>], comm: &[u8], truncated: bool) -> Vec<u8> {
-    if argv.iter().all(Vec::is_empty) {
+pub fn command_line(argv: &[impl AsRef<[u8]>], comm: &[u8], truncated: bool) -> Vec<u8> {
+    let argv: Vec<&[u8]> = argv.iter().map(AsRef::as_ref).collect();
+    if argv.iter().all(|argument| argument.is_empty()) {
         return [b"[", comm, b"]"].concat();
     }
-    let words = argv.iter().map(Vec::as_slice);
     // Fails for zero octets only, and only where they are not allowed.
     let quoter = shlex::bytes::Quoter::new().allow_nul(true);
-    let mut line = quoter.join(words).unwrap_or_else(|_nul| argv.join(&b' '));
+    let mut line = quoter
+        .join(argv.iter().copied())
+        .unwrap_or_else(|_nul| argv.join(&b' '));
     if truncated {
         line.extend_from_slice(b" ...");
     }
@@ -70,7 +72,7 @@ pub(crate) fn command_line(argv: &[Vec<u8>], comm: &[u8], truncated: bool) -> Ve
 }
 
 /// [`command_line`] of a process; a question mark for an unknown one.
-pub(super) fn command_of(process: Option<&Process>) -> Vec<u8> {
+pub fn command_of(process: Option<&Process>) -> Vec<u8> {
     process.map_or_else(
         || b"?".to_vec(),
         |process| command_line(&process.argv, &process.comm, process.truncated),
@@ -131,7 +133,7 @@ mod tests {
             let found = command_line(&argv, b"comm", false);
             assert_eq!(String::from_utf8(found).unwrap(), line);
         }
-        assert_eq!(command_line(&[], b"kworker", false), b"[kworker]");
+        assert_eq!(command_line(&[""; 0], b"kworker", false), b"[kworker]");
         assert_eq!(command_line(&[Vec::new()], b"sd-pam", false), b"[sd-pam]");
         assert_eq!(command_line(&[b"x".to_vec()], b"", true), b"x ...");
         assert_eq!(command_of(None), b"?");

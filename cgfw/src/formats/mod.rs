@@ -1,0 +1,47 @@
+/*!
+Reports: what a digest says, in a form that people or other tools read. Pure.
+*/
+
+mod style;
+mod text;
+
+pub use self::style::{Paint, Style};
+pub use self::text::text;
+use crate::digest::Run;
+
+/// What a report is written as (`--format`, `--report FORMAT=FILE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The summary, for people.
+    Text,
+}
+
+/// Lines that could not be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    pub stderr: u64,
+    pub audit_log: u64,
+}
+
+/// The report on some runs, whole lines.
+pub fn render(format: Format, runs: &[Run], style: Style) -> String {
+    match format {
+        Format::Text => {
+            let summary = |run| text(run, Losses::of(run), style);
+            runs.iter().map(summary).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+impl Losses {
+    /// What the log of a run owns up to.
+    pub fn of(run: &Run) -> Self {
+        Self {
+            stderr: 0,
+            audit_log: run.end.as_ref().map_or(0, |end| end.lines_lost),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
