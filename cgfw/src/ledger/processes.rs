@@ -39,7 +39,7 @@ pub(super) struct Who {
 #[derive(Clone, Debug)]
 pub struct Exit {
     pub time: SystemTime,
-    /// As it was at its end.
+    /// What it was at its end, but for the working directory: that is known of acts.
     pub process: Arc<Process>,
     pub status: Status,
     /// How long it existed.
@@ -56,8 +56,10 @@ struct End {
 /// What is known of a process.
 #[derive(Debug, Default)]
 struct Known {
-    /// What it executed last, or who it is a copy of.
+    /// What it executed last, or who it is a copy of; without working directory.
     image: Option<Arc<Process>>,
+    /// Where that was executed.
+    place: Option<(Directory, Arc<[u8]>)>,
     ancestors: Option<Ancestors>,
     /// What its children have for ancestors, as long as it executes nothing else.
     heritage: Option<Ancestors>,
@@ -97,6 +99,7 @@ impl Processes {
         let known = match self.living.get_mut(&parent) {
             Some(known) => Known {
                 image: known.image.clone(),
+                place: known.place.clone(),
                 ancestors: known.heritage(parent, &mut self.room),
                 ..Known::default()
             },
@@ -106,15 +109,17 @@ impl Processes {
         self.living.insert(child, known);
     }
 
-    pub(super) fn executed(&mut self, process: Process) {
-        self.found(process.directory, &process.cwd);
+    pub(super) fn executed(&mut self, mut process: Process) {
         let id = process.id();
+        let directory = std::mem::take(&mut process.directory);
+        let path = self.found(directory, &std::mem::take(&mut process.cwd));
         let mut known = self.living.remove(&id).unwrap_or_default();
         // Nothing else is executed before the command is.
         if !std::mem::replace(&mut self.begun, true) {
             known.ancestors = Some(Ancestors::default());
         }
         known.image = self.room.take(process);
+        known.place = path.map(|path| (directory, path));
         known.heritage = None;
         self.living.insert(id, known);
     }
@@ -133,16 +138,29 @@ impl Processes {
         self.ended.insert(id, known);
     }
 
-    /// A directory has this path.
-    pub(super) fn found(&mut self, directory: Directory, path: &[u8]) {
-        if directory != Directory::default() && !path.is_empty() {
-            self.directories.insert(directory, path.into());
+    /// A directory has this path, if it is known.
+    pub(super) fn found(&mut self, directory: Directory, path: &[u8]) -> Option<Arc<[u8]>> {
+        if directory == Directory::default() || path.is_empty() {
+            return None;
         }
+        let path: Arc<[u8]> = match self.directories.get(&directory) {
+            Some(known) if **known == *path => Arc::clone(known),
+            _ => path.into(),
+        };
+        self.directories.insert(directory, Arc::clone(&path));
+        Some(path)
     }
 
-    /// Whether the path of a directory is known.
-    pub(super) fn knows(&self, directory: &Directory) -> bool {
-        self.directories.get(directory).is_some()
+    /// The path of the working directory of a process.
+    pub(super) fn working_directory(&self, process: &Process) -> Option<&Arc<[u8]>> {
+        self.directories.get(&process.directory).or_else(|| {
+            let (directory, path) = self.known(process.id())?.place.as_ref()?;
+            (*directory == process.directory).then_some(path)
+        })
+    }
+
+    fn known(&self, id: ProcessId) -> Option<&Known> {
+        self.living.get(&id).or_else(|| self.ended.get(&id))
     }
 
     /// The process with all that is known of it, and where it comes from; `None` if it is
@@ -152,12 +170,12 @@ impl Processes {
         if id.pid == 0 {
             return None;
         }
-        let known = self.living.get(&id).or_else(|| self.ended.get(&id));
+        if let Some(path) = self.working_directory(&process) {
+            process.cwd = path.to_vec();
+        }
+        let known = self.known(id);
         if let Some(image) = known.and_then(|known| known.image.as_deref()) {
             complete(&mut process, image);
-        }
-        if let Some(path) = self.directories.get(&process.directory) {
-            process.cwd = path.to_vec();
         }
         let ancestors = known.and_then(|known| known.ancestors.clone());
         let ancestors = ancestors.unwrap_or_default();
@@ -256,9 +274,6 @@ fn complete(process: &mut Process, image: &Process) {
     }
     process.exe.clone_from(&image.exe);
     process.script.clone_from(&image.script);
-    if process.directory == image.directory {
-        process.cwd.clone_from(&image.cwd);
-    }
     let is_start = image.argv.join(&0).starts_with(&process.argv.join(&0));
     // A process may have written something else there since.
     if process.argv.is_empty() || process.truncated && is_start {
