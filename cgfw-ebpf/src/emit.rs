@@ -7,8 +7,8 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
 use cgfw_common::{
-    ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Directory, Owner, RING_SIZE, SeenKey,
-    UnixAct, UnixName,
+    ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Directory, Owner, RING_SIZE,
+    SeenKey, UnixAct, UnixName,
 };
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};

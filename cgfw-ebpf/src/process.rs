@@ -10,8 +10,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::RawTracePointContext;
 use cgfw_common::{
-    ACT_EXECUTED, ACT_EXITED, ACT_FORKED, COUNTER_LOST, CWD, Directory, EXE,
-    EXEC_ARGV_LEN, EXEC_TEXT_LEN, Exec, Exit, Fork, SCRIPT_LEN,
+    ACT_EXECUTED, ACT_EXITED, ACT_FORKED, COUNTER_LOST, CWD, Directory, EXE, EXEC_ARGV_LEN,
+    EXEC_TEXT_LEN, Exec, Exit, Fork, SCRIPT_LEN,
 };
 
 use crate::cgroup;
@@ -143,7 +143,11 @@ pub(crate) fn executed(ctx: &RawTracePointContext) -> i32 {
     copy_script(ctx.arg(2), draft);
     let file = read_word(mm, config!(offsets.mm_exe_file));
     let path = config!(offsets.file_path);
-    set_out(draft, EXE, [read_word(file, path), read_word(file, path + 8)]);
+    set_out(
+        draft,
+        EXE,
+        [read_word(file, path), read_word(file, path + 8)],
+    );
     go_on(ctx, draft);
     DONE
 }

@@ -25,8 +25,8 @@ pub use self::processes::{Ancestors, Exit};
 use self::processes::{Processes, Who};
 use self::recent::Recent;
 use crate::event::{
-    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
-    Query, QueryKey, Reason, Repeats, Service, Verdict,
+    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId, Query,
+    QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
