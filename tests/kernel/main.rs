@@ -16,6 +16,7 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attribution;
 mod break_glass;
 mod child;
 mod clients;
