@@ -37,6 +37,7 @@ mod peers;
 mod policy;
 mod readme;
 mod refusals;
+mod report;
 mod setup;
 mod soak;
 mod strict;

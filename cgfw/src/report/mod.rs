@@ -20,7 +20,7 @@ use crate::audit::{Fate, Line, Survivor, encode};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
-use crate::formats::{self, Format, Losses, Style};
+use crate::formats::{self, Detail, Format, Losses, Style};
 use crate::ledger::{Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
@@ -303,7 +303,7 @@ impl Report {
         self.write_reports();
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
-            let summary = formats::text(&self.run, losses, self.style);
+            let summary = formats::text(&self.run, Detail::Summary, losses, self.style);
             self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
