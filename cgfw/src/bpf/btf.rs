@@ -86,8 +86,12 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
     ])?;
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
     // The programs read these pairs at once; no kernel has ever parted them.
-    let are_pairs =
-        task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
+    let dentry_parent = dentry.member(b"d_parent")?;
+    let mount_parent = mount.member(b"mnt_parent")?;
+    let are_pairs = task.member(b"tgid")? == task_pid + 4
+        && mm.member(b"arg_end")? == mm_arg_start + 8
+        && dentry.member(b"d_name")? + qstr.member(b"name")? == dentry_parent + 16
+        && mount.member(b"mnt_mountpoint")? == mount_parent + 8;
     // A pointer to a cgroup's state is a pointer to the cgroup.
     let are_first = cgroup.member(b"self")? == 0 && vfsmount.member(b"mnt_root")? == 0;
     (are_pairs && are_first).then_some(Offsets {
@@ -113,15 +117,13 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         file_path: file.member(b"f_path")?,
         binprm_filename: binprm.member(b"filename")?,
         binprm_interp: binprm.member(b"interp")?,
-        dentry_parent: dentry.member(b"d_parent")?,
-        dentry_name: dentry.member(b"d_name")? + qstr.member(b"name")?,
+        dentry_parent,
         dentry_hashed: dentry.member(b"d_hash")? + hlist.member(b"pprev")?,
         dentry_inode: dentry.member(b"d_inode")?,
         inode_ino: inode.member(b"i_ino")?,
         inode_generation: inode.member(b"i_generation")?,
         super_block_dev: sb.member(b"s_dev")?,
-        mount_parent: mount.member(b"mnt_parent")?,
-        mount_mountpoint: mount.member(b"mnt_mountpoint")?,
+        mount_parent,
         mount_mnt: mount.member(b"mnt")?,
         css_set_cgroup: css_set.member(b"dfl_cgrp")?,
         cgroup_parent: css.member(b"parent")?,
