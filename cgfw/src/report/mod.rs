@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor, encode};
+use crate::audit::{Fate, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
@@ -115,7 +115,7 @@ pub struct Usage {
 #[derive(Debug)]
 struct AuditLog {
     path: PathBuf,
-    outlet: Outlet,
+    outlet: Outlet<Line>,
 }
 
 /// A report that is written to a file when the run has ended.
@@ -293,7 +293,7 @@ impl Report {
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
         if let Some(log) = log {
-            log.outlet.write_last(encode(&line), GRACE);
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -345,7 +345,7 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(encode(&line));
+        log.outlet.write(line);
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();
