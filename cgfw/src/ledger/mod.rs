@@ -34,8 +34,9 @@ use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocke
 /// which the records of the kernel are read.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Questions that wait for their askers; more are let go without.
-const MAX_WAITING: usize = 1024;
+/// Questions that wait for their askers; more are let go without. As many as the kernel side can
+/// have askers on its way here.
+const MAX_WAITING: usize = 2048;
 /// Messages whose asker is remembered, each for one or, over TCP, more questions.
 const ASKERS: usize = 4096;
 /// Refusals and contacts that are remembered as seen.
