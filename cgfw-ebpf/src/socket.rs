@@ -13,8 +13,7 @@ use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, Generation, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own,
-    mapped, unresolved,
+    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own, mapped,
 };
 
 /// What a program returns: the call goes on.
@@ -129,8 +128,13 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
     let mut kind = kind;
-    let generation = Generation::in_force();
-    let mut action = destination.action(generation, unresolved(generation, &destination.address));
+    let mut action = destination.action(|unresolved| {
+        if is_loopback(&destination.address) {
+            ALLOW
+        } else {
+            unresolved
+        }
+    });
     // Egress sees who listens on this host. But a SYN that it drops is sent again and again.
     if config!(strict) != 0
         && kind == ACT_CONNECT
