@@ -42,6 +42,19 @@ pub enum Fact {
     Delegation(Delegation),
     /// A process was taken out of the cgroup.
     Moved(Moved),
+    /// A process of the run made another one, which goes on as a copy of it.
+    Forked { parent: ProcessId, child: ProcessId },
+    /// A process executed a program, and is what it says from now on.
+    Executed(Process),
+    /// A process has ended, with its last thread.
+    Exited {
+        process: ProcessId,
+        status: Status,
+        /// How long it existed.
+        age: Duration,
+    },
+    /// A directory was found to have this path, other than by [`Fact::Executed`].
+    Found { directory: Directory, path: Vec<u8> },
     /// So many observations were lost between the kernel and here.
     Lost(u64),
 }
@@ -221,8 +234,17 @@ pub struct Moved {
     pub is_back: bool,
 }
 
+/// A process for good: no other one ever has both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcessId {
+    /// As cgfw sees it, whatever PID namespace the process is in.
+    pub pid: u32,
+    /// Nanoseconds since boot.
+    pub started: u64,
+}
+
 /// A process at the moment of its act, as the kernel saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
     /// 0 if the process is unknown, and all else with it.
     pub pid: u32,
@@ -236,6 +258,47 @@ pub struct Process {
     pub argv: Vec<Vec<u8>>,
     /// Whether `argv` was longer than what the kernel side captures.
     pub truncated: bool,
+    /// The path of the executable, from the root of its mount namespace. Empty if unknown.
+    pub exe: Vec<u8>,
+    /// What was executed, where that is a script which `exe` interprets; else empty. Absolute,
+    /// unless the working directory of that moment is not known.
+    pub script: Vec<u8>,
+    /// The path of the working directory, as `exe`. Empty if unknown.
+    pub cwd: Vec<u8>,
+    /// What `cwd` is the path of. Zeroes if unknown.
+    pub directory: Directory,
+    /// How often the process has executed something, and those before it from which it was
+    /// forked: another number is another program. 0 if unknown.
+    pub image: u64,
+}
+
+impl Process {
+    pub fn id(&self) -> ProcessId {
+        ProcessId {
+            pid: self.pid,
+            started: self.started,
+        }
+    }
+}
+
+/// A directory as the kernel tells it from others, for as long as somebody is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Directory {
+    /// Addresses of the kernel's: where it is mounted, and its entry in the directory above.
+    pub mount: u64,
+    pub dentry: u64,
+    pub inode: u64,
+    /// Of an inode number that is used again, another one.
+    pub generation: u32,
+    /// As the kernel has it: the minor number in the lower 20 bits, the major number above.
+    pub device: u32,
+}
+
+/// How a process ended, as wait(2) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Code(u8),
+    Signal(u8),
 }
 
 /// How the run ended.

@@ -83,6 +83,7 @@ fn asker(pid: u32) -> Process {
         comm: Vec::new(),
         argv: Vec::new(),
         truncated: false,
+        ..Process::default()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Lines from what the books tell.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{
-    Act, Actor, Ancestor, Contact, Delegation, Dns, Endpoint, Event, Line, Listener, Moved,
+    Act, Actor, Ancestor, Contact, Delegation, Dns, Endpoint, Event, Exit, Line, Listener, Moved,
     Service, microseconds,
 };
-use crate::event::{self, Layer, Process};
+use crate::event::{self, Layer, Process, Status};
 use crate::ledger::{self, Observation};
 use crate::policy::Rule;
 
@@ -14,7 +15,8 @@ impl Line {
     /// The line of an observation.
     pub fn observed(run: &str, observation: &Observation) -> Self {
         let act = act(observation);
-        let process = observation.process.as_deref().map(actor);
+        let process = observation.process.as_deref();
+        let process = process.map(|process| actor(process, &observation.ancestors));
         let event = match &observation.act {
             ledger::Act::Query(query) => Event::Dns(Dns {
                 act,
@@ -65,12 +67,27 @@ impl Line {
         Self::new(run, observation.time, event)
     }
 
+    /// The line of a process that has ended.
+    pub fn exited(run: &str, exit: &ledger::Exit) -> Self {
+        let (status, signal) = match exit.status {
+            Status::Code(code) => (Some(code), None),
+            Status::Signal(signal) => (None, Some(signal)),
+        };
+        let event = Event::Exit(Exit {
+            status,
+            signal,
+            lived_us: microseconds(exit.age),
+            process: actor(&exit.process, &[]),
+        });
+        Self::new(run, exit.time, event)
+    }
+
     /// The line of a process that was moved out of the cgroup.
     pub fn moved(run: &str, time: SystemTime, moved: &event::Moved) -> Self {
         let event = Event::Moved(Moved {
             cgroup: (!moved.to.is_empty()).then(|| lossy(&moved.to)),
             is_back: moved.is_back,
-            process: actor(&moved.process),
+            process: actor(&moved.process, &[]),
         });
         Self::new(run, time, event)
     }
@@ -91,8 +108,7 @@ fn act(observation: &Observation) -> Act {
     }
 }
 
-/// A process, as far as the kernel side saw it.
-pub fn actor(process: &Process) -> Actor {
+fn actor(process: &Process, ancestors: &[Arc<Process>]) -> Actor {
     Actor {
         pid: process.pid,
         tid: Some(process.tid),
@@ -100,13 +116,28 @@ pub fn actor(process: &Process) -> Actor {
         uid: process.uid,
         started: process.started,
         comm: lossy(&process.comm),
-        exe: None,
-        script: None,
+        exe: known(&process.exe),
+        script: known(&process.script),
         argv: strings(&process.argv),
         argv_truncated: process.truncated,
-        cwd: None,
-        ancestors: Vec::<Ancestor>::new(),
+        cwd: known(&process.cwd),
+        ancestors: ancestors.iter().map(|process| ancestor(process)).collect(),
     }
+}
+
+fn ancestor(process: &Process) -> Ancestor {
+    Ancestor {
+        pid: process.pid,
+        started: process.started,
+        comm: lossy(&process.comm),
+        exe: known(&process.exe),
+        script: known(&process.script),
+        argv: strings(&process.argv),
+    }
+}
+
+fn known(path: &[u8]) -> Option<String> {
+    (!path.is_empty()).then(|| lossy(path))
 }
 
 fn endpoint(to: ledger::Destination) -> Endpoint {

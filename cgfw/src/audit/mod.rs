@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::convert::{abstract_name, actor, proto, strings};
+pub use self::convert::{abstract_name, proto, strings};
 pub use self::encode::encode;
 pub use self::time::microseconds;
 use crate::event::{Layer, Reason, Verdict};
@@ -519,3 +519,6 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,6 +170,7 @@ fn process(act: &Act) -> Process {
         comm: until_nul(&actor.comm).to_vec(),
         argv: split_argv(&act.argv[..length]),
         truncated: actor.argv_end.wrapping_sub(actor.argv_start) > u64::from(actor.argv_len),
+        ..Process::default()
     }
 }
 
@@ -280,6 +281,7 @@ mod tests {
                     .map(<[u8]>::to_vec)
                     .to_vec(),
                 truncated: false,
+                ..Process::default()
             }
         );
     }

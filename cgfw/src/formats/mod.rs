@@ -10,9 +10,9 @@ pub use self::text::text;
 use crate::digest::Run;
 
 /// What a report is written as (`--format`, `--report FORMAT=FILE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// The summary, for people.
+    /// The summary, for people
     Text,
 }
 

@@ -95,15 +95,19 @@ mod tests {
     #[test]
     fn an_address_keeps_its_latest_names_and_who_asked_for_them() {
         let mut leads = Leads::default();
+        let asker = ProcessId {
+            pid: 7,
+            started: 70,
+        };
         let names: Vec<_> = (0..20).map(|n| chain(&format!("n{n}.test"), 0)).collect();
         for name in &names {
             assert!(leads.add(address(1), name, None));
         }
-        assert!(leads.add(address(1), &names[10], Some((7, 70))));
+        assert!(leads.add(address(1), &names[10], Some(asker)));
         assert!(leads.add(address(1), &names[10], None));
         let kept: Vec<_> = leads.to(address(1)).collect();
         assert_eq!(kept.len(), MAX_NAMES);
-        assert_eq!(kept.last().unwrap().asker, Some((7, 70)));
+        assert_eq!(kept.last().unwrap().asker, Some(asker));
         assert_eq!(kept.last().unwrap().name, names[10]);
         assert!(kept.iter().all(|lead| lead.name != names[3]));
         let held: usize = kept.iter().map(|lead| octets(&lead.name)).sum();

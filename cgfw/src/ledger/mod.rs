@@ -11,6 +11,7 @@ before those of the kernel that are as old.
 
 mod between;
 mod leads;
+mod processes;
 mod recent;
 
 use std::collections::VecDeque;
@@ -20,10 +21,12 @@ use std::time::{Duration, SystemTime};
 
 use self::between::GoBetweens;
 use self::leads::{Chain, Lead, Leads};
+pub use self::processes::{Ancestors, Exit};
+use self::processes::{Processes, Who};
 use self::recent::Recent;
 use crate::event::{
-    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, Query, QueryKey,
-    Reason, Repeats, Service, Verdict,
+    Contact, Delegation, Directory, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
+    Query, QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -37,8 +40,6 @@ const MAX_WAITING: usize = 1024;
 const ASKERS: usize = 4096;
 /// Refusals and contacts that are remembered as seen.
 const SEEN: usize = 8192;
-/// Processes that are remembered, so that what is kept of each act need not be.
-const PROCESSES: usize = 1024;
 
 /// What the books have to tell, complete.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub enum Entry {
         time: SystemTime,
         count: u64,
     },
+    /// A process has ended that acted, or one that it comes from.
+    Exited(Exit),
 }
 
 /// A complete fact: who did what, and what became of it for which reason.
@@ -63,6 +66,8 @@ pub struct Observation {
     pub time: SystemTime,
     /// `None` if it could not be found out.
     pub process: Option<Arc<Process>>,
+    /// Where that process comes from.
+    pub ancestors: Ancestors,
     pub layer: Layer,
     pub verdict: Verdict,
     /// What decided. `None` where no rule spoke.
@@ -142,9 +147,6 @@ enum Target {
     Service(Service),
 }
 
-/// A process for good: pid and start.
-type ProcessId = (u32, u64);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct ContactKey {
     process: Option<ProcessId>,
@@ -155,7 +157,7 @@ struct ContactKey {
 /// Who sent a DNS message.
 #[derive(Debug)]
 struct Asker {
-    process: Arc<Process>,
+    who: Who,
     /// The question that was joined with it. Over UDP the entry is used up then, except
     /// for the same question, which the client repeats with the same key.
     question: Option<(Domain, String)>,
@@ -164,7 +166,7 @@ struct Asker {
 /// What was seen of a contact when it was first reported.
 #[derive(Debug)]
 struct Seen {
-    process: Option<Arc<Process>>,
+    who: Option<Who>,
     layer: Layer,
 }
 
@@ -190,7 +192,7 @@ pub struct Ledger {
     /// Delegation that the user was told of.
     told: Recent<(Target, Verdict), ()>,
     go_betweens: GoBetweens,
-    processes: Recent<ProcessId, Arc<Process>>,
+    processes: Processes,
     leads: Leads,
     /// Processes that were moved, with whether they were back when that was told last.
     moved: Recent<ProcessId, bool>,
@@ -209,7 +211,7 @@ impl Ledger {
             delegated: Recent::new(SEEN),
             told: Recent::new(SEEN),
             go_betweens: GoBetweens::new(Vec::new()),
-            processes: Recent::new(PROCESSES),
+            processes: Processes::new(),
             leads: Leads::default(),
             moved: Recent::new(SEEN),
             lost: 0,
@@ -229,6 +231,12 @@ impl Ledger {
 
     /// Enter an event, and return what is complete by now.
     pub fn record(&mut self, event: Event) -> Vec<Entry> {
+        let mut entries = self.enter(event);
+        entries.extend(self.processes.exits().map(Entry::Exited));
+        entries
+    }
+
+    fn enter(&mut self, event: Event) -> Vec<Entry> {
         let time = event.time;
         match event.fact {
             Fact::Query(query) => self.query(time, query),
@@ -243,10 +251,30 @@ impl Ledger {
                 vec![Entry::Observed(self.delegation(time, delegation))]
             }
             Fact::Moved(moved) => {
-                let process = id(&moved.process);
+                let process = moved.process.id();
                 let first = self.moved.get(&process) != Some(&moved.is_back);
                 self.moved.insert(process, moved.is_back);
                 vec![Entry::Moved { time, moved, first }]
+            }
+            Fact::Forked { parent, child } => {
+                self.processes.forked(parent, child);
+                Vec::new()
+            }
+            Fact::Executed(process) => {
+                self.processes.executed(process);
+                Vec::new()
+            }
+            Fact::Exited {
+                process,
+                status,
+                age,
+            } => {
+                self.processes.exited(process, (time, status, age));
+                Vec::new()
+            }
+            Fact::Found { directory, path } => {
+                self.processes.found(directory, &path);
+                Vec::new()
             }
             Fact::Lost(count) => {
                 self.lost += count;
@@ -274,6 +302,11 @@ impl Ledger {
             .collect()
     }
 
+    /// Whether the path of a directory is known; else a [`Fact::Found`] can tell it.
+    pub fn knows(&self, directory: &Directory) -> bool {
+        self.processes.knows(directory)
+    }
+
     /// Observations that got lost between the kernel and here.
     pub fn lost(&self) -> u64 {
         self.lost
@@ -285,11 +318,11 @@ impl Ledger {
     }
 
     fn query(&mut self, time: SystemTime, query: Query) -> Vec<Entry> {
-        let process = self.asker_of(&query);
+        let asker = self.asker_of(&query);
         // Asker or not: a contact may be next.
-        self.lead_from_answer(&query, process.as_deref());
-        if process.is_some() {
-            return vec![Entry::Observed(self.answered(time, query, process))];
+        self.lead_from_answer(&query, asker.as_ref());
+        if asker.is_some() {
+            return vec![Entry::Observed(self.answered(time, query, asker))];
         }
         self.waiting.push_back((time, query));
         if self.waiting.len() <= MAX_WAITING {
@@ -303,7 +336,7 @@ impl Ledger {
     }
 
     /// The process that sent the message of `query`, if it has been reported.
-    fn asker_of(&mut self, query: &Query) -> Option<Arc<Process>> {
+    fn asker_of(&mut self, query: &Query) -> Option<Who> {
         let asker = self.askers.get_mut(&query.key)?;
         let question = (query.qname.clone(), query.qtype.clone());
         if query.key.transport == Transport::Udp
@@ -315,16 +348,16 @@ impl Ledger {
             return None;
         }
         asker.question = Some(question);
-        Some(Arc::clone(&asker.process))
+        Some(asker.who.clone())
     }
 
     fn asked(&mut self, key: QueryKey, process: Process) -> Vec<Entry> {
         // Without: a retransmission by the kernel's timer, which does not say who asked.
-        let Some(process) = self.shared(process) else {
+        let Some(who) = self.processes.acted(process) else {
             return Vec::new();
         };
         let asker = Asker {
-            process,
+            who,
             question: None,
         };
         self.askers.insert(key, asker);
@@ -338,50 +371,30 @@ impl Ledger {
         let mut joined = Vec::new();
         // Over TCP all are its, over UDP those that ask the same.
         for (time, query) in Vec::from(asked) {
-            let process = self.asker_of(&query);
-            if process.is_none() {
+            let asker = self.asker_of(&query);
+            if asker.is_none() {
                 self.waiting.push_front((time, query));
                 continue;
             }
-            self.lead_from_answer(&query, process.as_deref());
-            joined.push(Entry::Observed(self.answered(time, query, process)));
+            self.lead_from_answer(&query, asker.as_ref());
+            joined.push(Entry::Observed(self.answered(time, query, asker)));
         }
         joined
     }
 
-    /// The process as it was seen before, if nothing about it has changed; `None` if it is
-    /// not known.
-    fn shared(&mut self, process: Process) -> Option<Arc<Process>> {
-        if process.pid == 0 {
-            return None;
-        }
-        let key = id(&process);
-        if let Some(known) = self.processes.get(&key)
-            && **known == process
-        {
-            return Some(Arc::clone(known));
-        }
-        let process = Arc::new(process);
-        self.processes.insert(key, Arc::clone(&process));
-        Some(process)
-    }
-
     /// A question with its asker, or one that waited for it in vain.
-    fn answered(
-        &mut self,
-        time: SystemTime,
-        query: Query,
-        process: Option<Arc<Process>>,
-    ) -> Observation {
-        let asker = process.as_deref().map(id);
+    fn answered(&mut self, time: SystemTime, query: Query, who: Option<Who>) -> Observation {
+        let asker = id(who.as_ref());
         let target = self.target_of(&query, asker);
         let is_suffixed = target != query.qname;
         let first = self
             .refused
             .insert((asker, target.clone(), query.verdict), ());
+        let (process, ancestors) = parts(who);
         Observation {
             time,
             process,
+            ancestors,
             layer: Layer::Dns,
             verdict: query.verdict,
             rule: query.rule.clone(),
@@ -428,23 +441,26 @@ impl Ledger {
             contact.destination.port(),
             contact.protocol,
         );
-        let process = self.shared(contact.process);
+        let who = self.processes.acted(contact.process);
         let key = ContactKey {
-            process: process.as_deref().map(id),
+            process: id(who.as_ref()),
             destination,
             verdict: contact.verdict,
         };
         let seen = Seen {
-            process: process.clone(),
+            who: who.clone(),
             layer: contact.layer,
         };
         let first = self.seen.insert(key, seen);
-        self.reached(time, key, process, contact.layer, first, 1)
+        self.reached(time, key, who, contact.layer, first, 1)
     }
 
     fn repeats(&mut self, time: SystemTime, repeats: &Repeats) -> Observation {
         let key = ContactKey {
-            process: (repeats.pid != 0).then_some((repeats.pid, repeats.started)),
+            process: (repeats.pid != 0).then_some(ProcessId {
+                pid: repeats.pid,
+                started: repeats.started,
+            }),
             destination: Destination::new(
                 repeats.destination.ip(),
                 repeats.destination.port(),
@@ -453,46 +469,41 @@ impl Ledger {
             verdict: repeats.verdict,
         };
         let seen = self.seen.get(&key);
-        let process = seen.and_then(|seen| seen.process.clone());
+        let who = seen.and_then(|seen| seen.who.clone());
         let layer = seen.map_or(Layer::Packet, |seen| seen.layer);
         let service = key.destination.into();
         let delegated = (key.process, service, key.verdict);
         if let Some(peer) = self.delegated.get(&delegated).cloned() {
             let (_, service, verdict) = delegated;
-            return self.delegated(time, process, service, peer, verdict, repeats.count);
+            return self.delegated(time, who, service, peer, verdict, repeats.count);
         }
-        self.reached(time, key, process, layer, false, repeats.count)
+        self.reached(time, key, who, layer, false, repeats.count)
     }
 
     fn delegation(&mut self, time: SystemTime, delegation: Delegation) -> Observation {
-        let process = self.shared(delegation.process);
+        let who = self.processes.acted(delegation.process);
         let service = canonical(delegation.service);
-        self.delegated(
-            time,
-            process,
-            service,
-            delegation.peer,
-            delegation.verdict,
-            1,
-        )
+        self.delegated(time, who, service, delegation.peer, delegation.verdict, 1)
     }
 
     fn delegated(
         &mut self,
         time: SystemTime,
-        process: Option<Arc<Process>>,
+        who: Option<Who>,
         service: Service,
         peer: Option<Peer>,
         verdict: Verdict,
         count: u64,
     ) -> Observation {
         let rule = self.acknowledgement(&service).cloned();
-        let key = (process.as_deref().map(id), service.clone(), verdict);
+        let key = (id(who.as_ref()), service.clone(), verdict);
         let first = self.delegated.insert(key, peer.clone());
         let target = Target::Service(service.clone());
+        let (process, ancestors) = parts(who);
         Observation {
             time,
             process,
+            ancestors,
             layer: Layer::Delegation,
             verdict,
             matched: None,
@@ -529,7 +540,7 @@ impl Ledger {
         &mut self,
         time: SystemTime,
         key: ContactKey,
-        process: Option<Arc<Process>>,
+        who: Option<Who>,
         layer: Layer,
         first: bool,
         count: u64,
@@ -542,7 +553,7 @@ impl Ledger {
         let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
         // One on this host is delegation where the kernel finds that it is outside.
         let via = (key.verdict == Verdict::Allowed && !is_internal)
-            .then(|| self.go_between(process.as_deref(), destination))
+            .then(|| self.go_between(who.as_ref().map(|who| &*who.process), destination))
             .flatten();
         let is_just_for =
             |rule: &Arc<Rule>| rule.is_just_for(explanation.name.as_ref(), destination.ip);
@@ -570,9 +581,11 @@ impl Ledger {
         };
         let startling =
             reason == Reason::Delegation && self.told.insert((target.clone(), key.verdict), ());
+        let (process, ancestors) = parts(who);
         Observation {
             time,
             process,
+            ancestors,
             layer,
             verdict: key.verdict,
             rule: explanation.rule,
@@ -692,10 +705,10 @@ impl Ledger {
         self.leads.to(ip)
     }
 
-    fn lead_from_answer(&mut self, query: &Query, asker: Option<&Process>) {
+    fn lead_from_answer(&mut self, query: &Query, asker: Option<&Who>) {
         if !query.answers.is_empty() {
             let name = Arc::new((query.qname.clone(), query.cname_chain.clone()));
-            self.lead(&name, &query.answers, asker.map(id));
+            self.lead(&name, &query.answers, id(asker));
         }
     }
 
@@ -743,8 +756,15 @@ impl Destination {
     }
 }
 
-fn id(process: &Process) -> ProcessId {
-    (process.pid, process.started)
+fn id(who: Option<&Who>) -> Option<ProcessId> {
+    who.map(|who| who.process.id())
+}
+
+fn parts(who: Option<Who>) -> (Option<Arc<Process>>, Ancestors) {
+    match who {
+        Some(who) => (Some(who.process), who.ancestors),
+        None => (None, Ancestors::default()),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ impl<K: Hash + Eq, V> Recent<K, V> {
         self.young.insert(key, value).is_none() && !was_old
     }
 
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        self.young.remove(key).or_else(|| self.old.remove(key))
+    }
+
     pub(super) fn get<Q>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,

@@ -45,6 +45,7 @@ fn process(pid: u32, command: &str) -> Process {
         comm: argv[0].clone(),
         argv,
         truncated: false,
+        ..Process::default()
     }
 }
 
@@ -130,7 +131,7 @@ impl Books {
                 Entry::Moved { time, moved, .. } => {
                     self.run.add(&Line::moved("r1", time, &moved));
                 }
-                Entry::Lost { .. } => {}
+                Entry::Exited(_) | Entry::Lost { .. } => {}
             }
         }
         observations

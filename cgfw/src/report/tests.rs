@@ -88,6 +88,7 @@ fn process(pid: u32, command: &str) -> Process {
         comm: b"comm".to_vec(),
         argv: words(command),
         truncated: false,
+        ..Process::default()
     }
 }
 

@@ -45,6 +45,10 @@ impl Inquiry {
             | Fact::Contact(_)
             | Fact::Repeats(_)
             | Fact::Known { .. }
+            | Fact::Forked { .. }
+            | Fact::Executed(_)
+            | Fact::Exited { .. }
+            | Fact::Found { .. }
             | Fact::Lost(_) => {}
         }
         Some(event)

@@ -75,7 +75,14 @@ pub fn records(input: &[u8]) {
                 let entered = ledger.record(event);
                 assert!(matches!(entered[..], [Entry::Moved { .. }]), "{entered:?}");
             }
-            Fact::Query(_) | Fact::Repeats(_) | Fact::Known { .. } | Fact::Lost(_) => {
+            Fact::Forked { .. } | Fact::Executed(_) | Fact::Exited { .. } => {
+                ledger.record(event);
+            }
+            Fact::Query(_)
+            | Fact::Repeats(_)
+            | Fact::Known { .. }
+            | Fact::Found { .. }
+            | Fact::Lost(_) => {
                 panic!("{event:?} is no event of a record")
             }
         }
