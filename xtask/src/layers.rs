@@ -101,7 +101,7 @@ const LAYERS: &[Layer] = &[
     layer("check", &["cli", "escape", "policy", "sources"], KERNEL),
     layer(
         "learn",
-        &["audit", "cli", "escape", "event", "policy"],
+        &["audit", "cli", "escape", "event", "logs", "policy"],
         KERNEL,
     ),
     layer("run", ALL, &[]),

@@ -9,7 +9,7 @@ use clap::builder::{
     BoolishValueParser, EnumValueParser, NonEmptyStringValueParser, PossibleValuesParser,
     TypedValueParser,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum as _, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use super::given::{PolicyArgs, parse_path};
 use super::{Color, Format, Survivors};
@@ -455,7 +455,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 fn parse_report(text: &str) -> Result<(formats::Format, PathBuf), String> {
     let known = || {
         let names = formats::Format::value_variants().iter();
-        let names = names.filter_map(|format| format.to_possible_value());
+        let names = names.filter_map(ValueEnum::to_possible_value);
         names
             .map(|name| name.get_name().to_owned())
             .collect::<Vec<_>>()
