@@ -84,6 +84,25 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         "mount",
         "vfsmount",
     ])?;
+    let [tcp, icsk] = btf.structs(["tcp_sock", "inet_connection_sock"])?;
+    let connections = [
+        tcp.member(b"bytes_acked"),
+        tcp.member(b"bytes_received"),
+        tcp.member(b"write_seq"),
+        tcp.member(b"snd_una"),
+        tcp.member(b"tcp_mstamp"),
+        icsk.member(b"icsk_retransmits"),
+    ];
+    // Without one of them connections are not counted, and nothing else is amiss.
+    let connections = connections.map(|offset| offset.filter(|_| !connections.contains(&None)));
+    let [
+        tcp_bytes_acked,
+        tcp_bytes_received,
+        tcp_write_seq,
+        tcp_snd_una,
+        tcp_mstamp,
+        icsk_retransmits,
+    ] = connections.map(Option::unwrap_or_default);
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
     // The programs read these pairs at once; no kernel has ever parted them.
     let are_pairs =
@@ -137,6 +156,12 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         file_private: file.member(b"private_data")?,
         inode_sb: inode.member(b"i_sb")?,
         super_block_magic: sb.member(b"s_magic")?,
+        tcp_bytes_acked,
+        tcp_bytes_received,
+        tcp_write_seq,
+        tcp_snd_una,
+        tcp_mstamp,
+        icsk_retransmits,
         sock_addr_uaddr: sock_addr.member(b"uaddr")?,
         sock_addr_uaddrlen: sock_addr.member(b"uaddrlen").unwrap_or(0),
     })

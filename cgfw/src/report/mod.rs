@@ -21,7 +21,7 @@ use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::formats::{self, Detail, Format, Losses, Style};
-use crate::ledger::{Entry, Exit, Observation};
+use crate::ledger::{Ended, Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -232,6 +232,7 @@ impl Report {
         match entry {
             Entry::Observed(observation) => self.observe(observation),
             Entry::Exited(exit) => self.exited(exit),
+            Entry::Ended(ended) => self.ended(ended),
             Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
             Entry::Lost { time, count } => self.lost(*time, *count),
         }
@@ -251,6 +252,10 @@ impl Report {
 
     fn exited(&mut self, exit: &Exit) {
         self.enter(Line::exited(&self.run.id, exit));
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.enter(Line::ended(&self.run.id, ended));
     }
 
     fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
