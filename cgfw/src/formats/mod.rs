@@ -6,7 +6,7 @@ mod style;
 mod text;
 
 pub use self::style::{Paint, Style};
-pub use self::text::text;
+pub use self::text::{Detail, text};
 use crate::digest::Run;
 
 /// What a report is written as (`--format`, `--report FORMAT=FILE`).
@@ -27,7 +27,7 @@ pub struct Losses {
 pub fn render(format: Format, runs: &[Run], style: Style) -> String {
     match format {
         Format::Text => {
-            let summary = |run| text(run, Losses::of(run), style);
+            let summary = |run| text(run, Detail::Report, Losses::of(run), style);
             runs.iter().map(summary).collect::<Vec<_>>().join("\n")
         }
     }

@@ -25,8 +25,8 @@ pub use self::processes::{Ancestors, Exit};
 use self::processes::{Processes, Who};
 use self::recent::Recent;
 use crate::event::{
-    self, Contact, Delegation, Directory, End, Event, Fact, GoBetween, Layer, Moved, Peer, Process,
-    ProcessId, Query, QueryKey, Reason, Repeats, Service, Verdict,
+    self, Contact, Delegation, End, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
+    Query, QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -34,8 +34,9 @@ use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocke
 /// which the records of the kernel are read.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Questions that wait for their askers; more are let go without.
-const MAX_WAITING: usize = 1024;
+/// Questions that wait for their askers; more are let go without. As many as the kernel side can
+/// have askers on its way here.
+const MAX_WAITING: usize = 2048;
 /// Messages whose asker is remembered, each for one or, over TCP, more questions.
 const ASKERS: usize = 4096;
 /// Refusals and contacts that are remembered as seen.
@@ -319,9 +320,9 @@ impl Ledger {
             .collect()
     }
 
-    /// Whether the path of a directory is known; else a [`Fact::Found`] can tell it.
-    pub fn knows(&self, directory: &Directory) -> bool {
-        self.processes.knows(directory)
+    /// Whether it is known where a process works; else a [`Fact::Found`] can tell it.
+    pub fn knows_place_of(&self, process: &Process) -> bool {
+        self.processes.working_directory(process).is_some()
     }
 
     /// Observations that got lost between the kernel and here.

@@ -16,11 +16,11 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor, encode};
+use crate::audit::{Fate, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
-use crate::formats::{self, Format, Losses, Style};
+use crate::formats::{self, Detail, Format, Losses, Style};
 use crate::ledger::{Ended, Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
@@ -115,7 +115,7 @@ pub struct Usage {
 #[derive(Debug)]
 struct AuditLog {
     path: PathBuf,
-    outlet: Outlet,
+    outlet: Outlet<Line>,
 }
 
 /// A report that is written to a file when the run has ended.
@@ -298,7 +298,7 @@ impl Report {
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
         if let Some(log) = log {
-            log.outlet.write_last(encode(&line), GRACE);
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -308,7 +308,7 @@ impl Report {
         self.write_reports();
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
-            let summary = formats::text(&self.run, losses, self.style);
+            let summary = formats::text(&self.run, Detail::Summary, losses, self.style);
             self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
@@ -350,7 +350,7 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(encode(&line));
+        log.outlet.write(line);
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();

@@ -121,8 +121,11 @@ impl Books {
                 .report
                 .error(&format!("cannot read what was lost: {error}")),
         }
-        for entry in self.ledger.settle(SystemTime::now()) {
-            self.tell(&entry);
+        // A question may have been asked by who is in a record that was not read yet.
+        if !self.behind {
+            for entry in self.ledger.settle(SystemTime::now()) {
+                self.tell(&entry);
+            }
         }
         if let Some(log) = &mut self.log {
             log.flush();
@@ -163,6 +166,9 @@ impl Books {
     }
 
     fn record(&mut self, event: Event) {
+        if let Some(place) = self.inquiry.place(&event, &self.ledger) {
+            self.record_complete(place);
+        }
         if let Some(event) = self.inquiry.complete(event, &mut self.report) {
             self.record_complete(event);
         }
