@@ -7,6 +7,8 @@ in network order, IPv4 as v4-mapped IPv6 (RFC 4291 section 2.5.5.2), here as fou
 */
 #![no_std]
 
+use core::mem::offset_of;
+
 /// An IPv4-mapped or IPv6 address, in network order.
 pub type Address = [u32; 4];
 
@@ -160,9 +162,38 @@ offsets! {
     task_comm,
     /// The `css_set` of a task.
     task_cgroups,
+    task_self_exec_id,
+    task_exit_code,
+    task_signal,
+    task_fs,
+    /// The `fs_struct.pwd`, a `struct path`: the `vfsmount`, and behind it the `dentry`.
+    fs_pwd,
+    /// Threads of a `signal_struct` that have not ended.
+    signal_live,
+    signal_flags,
+    signal_group_exit_code,
     cred_uid,
     /// `mm_struct.arg_start`, which `arg_end` follows.
     mm_arg_start,
+    mm_exe_file,
+    /// As `fs_pwd`.
+    file_path,
+    /// What was executed, and the interpreter: the same address if it needs none.
+    binprm_filename,
+    binprm_interp,
+    dentry_parent,
+    /// The `qstr.name` of a `dentry`.
+    dentry_name,
+    /// The `d_hash.pprev` of a `dentry`, null if nothing has that name any more.
+    dentry_hashed,
+    dentry_inode,
+    inode_ino,
+    inode_generation,
+    super_block_dev,
+    mount_parent,
+    mount_mountpoint,
+    /// The `vfsmount` of a `mount`, which starts with its root.
+    mount_mnt,
     /// The cgroup of a `css_set` in the unified hierarchy.
     css_set_cgroup,
     /// `cgroup.self.parent`: the cgroup above, because `self` is the first member.
@@ -334,6 +365,100 @@ pub struct UnixName {
 /// Octets of `sun_path`, include/uapi/linux/un.h.
 pub const UNIX_PATH_LEN: usize = 108;
 
+/// A directory, as the kernel tells it from others while somebody is in it; all zeroes if it
+/// is unknown.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Address of its `struct vfsmount`.
+    pub mount: u64,
+    /// Address of its `struct dentry`.
+    pub dentry: u64,
+    pub inode: u64,
+    /// `inode.i_generation`: an inode number that is used again has another one.
+    pub generation: u32,
+    /// `super_block.s_dev`.
+    pub device: u32,
+}
+
+/// A process was made: a record on the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    /// Starts in nanoseconds since boot.
+    pub parent_started: u64,
+    pub child_started: u64,
+    pub parent: u32,
+    /// [`ACT_FORKED`]
+    pub kind: u32,
+    pub child: u32,
+    pub reserved: u32,
+}
+
+/// The last thread of a process has ended: a record on the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    /// Start in nanoseconds since boot.
+    pub started: u64,
+    /// Nanoseconds from the start to here.
+    pub age: u64,
+    pub tgid: u32,
+    /// [`ACT_EXITED`]
+    pub kind: u32,
+    /// As wait(2) has it.
+    pub status: u32,
+    pub reserved: u32,
+}
+
+/// A process has executed a program: how a record on the ring starts. Behind it are, as long as
+/// is said here, argv as in [`Act`], the script, and the names on the way up from the
+/// executable and from the working directory, a zero octet behind each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    /// Start in nanoseconds since boot.
+    pub started: u64,
+    /// As [`Actor::image`].
+    pub image: u64,
+    pub tgid: u32,
+    /// [`ACT_EXECUTED`]
+    pub kind: u32,
+    pub ppid: u32,
+    pub uid: u32,
+    pub comm: [u8; COMM_LEN],
+    pub directory: Directory,
+    /// Where argv starts and ends in the memory of the process.
+    pub argv_start: u64,
+    pub argv_end: u64,
+    pub argv_len: u32,
+    /// 0 for what needs no interpreter.
+    pub script_len: u32,
+    pub exe_len: u32,
+    pub cwd_len: u32,
+    /// What all names are there of: [`EXE`] and [`CWD`].
+    pub told: u32,
+    /// Which of them has been deleted.
+    pub deleted: u32,
+}
+
+/// Bits of [`Exec::told`] and [`Exec::deleted`].
+pub const EXE: u32 = 1;
+pub const CWD: u32 = 2;
+
+/// Octets of argv that are captured when a program is executed.
+pub const EXEC_ARGV_LEN: usize = 4096;
+/// Octets of the path of a script, with its final zero. Of a longer one nothing is told.
+pub const SCRIPT_LEN: usize = 1024;
+/// Octets of text behind an [`Exec`].
+pub const EXEC_TEXT_LEN: usize = 8192;
+
 /// The process that acted; all zeroes if it is unknown.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,6 +476,10 @@ pub struct Actor {
     pub argv_len: u32,
     pub reserved: u32,
     pub comm: [u8; COMM_LEN],
+    /// `task_struct.self_exec_id`, which is inherited by those that are forked, and another one
+    /// after each exec.
+    pub image: u64,
+    pub directory: Directory,
 }
 
 /// A DNS message (or the SYN of a TCP connection) left for the proxy.
@@ -368,6 +497,15 @@ pub const ACT_DELEGATION: u32 = 5;
 pub const ACT_UNIX: u32 = 6;
 /// The actor was moved out of the cgroup, by whomever.
 pub const ACT_MOVED: u32 = 7;
+/// A [`Fork`].
+pub const ACT_FORKED: u32 = 8;
+/// An [`Exec`].
+pub const ACT_EXECUTED: u32 = 9;
+/// An [`Exit`].
+pub const ACT_EXITED: u32 = 10;
+
+/// Where a record of any kind has it.
+pub const KIND_OFFSET: usize = 28;
 
 /// Index into `COUNTERS`: acts that found no room in the ring.
 pub const COUNTER_LOST: u32 = 0;
@@ -376,7 +514,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 152 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 240 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);
@@ -385,8 +523,13 @@ const _: () = {
     assert!(size_of::<QueryKey>() == 8 && align_of::<QueryKey>() == 2);
     assert!(size_of::<Deed>() == 32);
     assert!(size_of::<SeenKey>() == 48 && align_of::<SeenKey>() == 8);
-    assert!(size_of::<Actor>() == 64 && align_of::<Actor>() == 8);
-    assert!(size_of::<Act>() == 104 + ARGV_LEN && align_of::<Act>() == 8);
+    assert!(size_of::<Directory>() == 32 && align_of::<Directory>() == 8);
+    assert!(size_of::<Actor>() == 104 && align_of::<Actor>() == 8);
+    assert!(size_of::<Act>() == 144 + ARGV_LEN && align_of::<Act>() == 8);
+    assert!(offset_of!(Act, deed) + offset_of!(Deed, kind) == KIND_OFFSET);
+    assert!(size_of::<Fork>() == 40 && offset_of!(Fork, kind) == KIND_OFFSET);
+    assert!(size_of::<Exit>() == 40 && offset_of!(Exit, kind) == KIND_OFFSET);
+    assert!(size_of::<Exec>() == 128 && offset_of!(Exec, kind) == KIND_OFFSET);
     assert!(size_of::<UnixName>() == 112 && align_of::<UnixName>() == 8);
     assert!(size_of::<UnixAct>() == size_of::<Act>() + size_of::<UnixName>());
 };

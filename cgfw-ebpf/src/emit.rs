@@ -7,11 +7,12 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_user,
 };
 use cgfw_common::{
-    ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Owner, RING_SIZE, SeenKey,
-    UnixAct, UnixName,
+    ALLOW, ARGV_LEN, Act, Actor, BLOCK, COMM_LEN, COUNTER_LOST, Deed, Directory, Owner, RING_SIZE,
+    SeenKey, UnixAct, UnixName,
 };
 
 use crate::maps::{ACTS, COUNTERS, SEEN, config};
+use crate::process;
 use crate::unix::Words;
 use crate::verdict::ANY;
 
@@ -142,6 +143,9 @@ fn describe(task: u64, act: &mut Act) {
     read(mm, config!(offsets.mm_arg_start), arguments);
     actor.argv_len = copy_argv([actor.argv_start, actor.argv_end], &mut act.argv);
     actor.reserved = 0;
+    let image = config!(offsets.task_self_exec_id);
+    read(task, image, &raw mut actor.image);
+    process::read_directory(task, &mut actor.directory);
 }
 
 const NOBODY: Actor = Actor {
@@ -155,6 +159,14 @@ const NOBODY: Actor = Actor {
     argv_len: 0,
     reserved: 0,
     comm: [0; COMM_LEN],
+    image: 0,
+    directory: Directory {
+        mount: 0,
+        dentry: 0,
+        inode: 0,
+        generation: 0,
+        device: 0,
+    },
 };
 
 /// The process that runs this program, as the owner of what it does.
@@ -251,12 +263,12 @@ pub(crate) fn count(cell: u32) {
 }
 
 #[inline(always)]
-fn is_half_full() -> bool {
+pub(crate) fn is_half_full() -> bool {
     ACTS.query(BPF_RB_AVAIL_DATA.into()) > u64::from(RING_SIZE) / 2
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { bpf_ktime_get_ns() }
 }

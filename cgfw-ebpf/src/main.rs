@@ -3,7 +3,7 @@ The eBPF programs of cgfw: one object for every kernel from 5.10.
 
 `socket` redirects DNS and refuses at once, `egress` has the last word on every packet,
 `peer` and `unix` see who
-else on this host is asked, `moved` who is taken away; `verdict` asks the maps, `emit`
+else on this host is asked, `moved` who is taken away, `process` who comes and goes; `verdict` asks the maps, `emit`
 tells user space. What a kernel lacks is switched off
 by `maps::CONFIG`, which the verifier knows as constants.
 */
@@ -26,6 +26,7 @@ mod maps;
 mod moved;
 mod packet;
 mod peer;
+mod process;
 mod socket;
 mod unix;
 mod verdict;
@@ -113,7 +114,24 @@ fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 fn sched_process_fork(ctx: RawTracePointContext) -> i32 {
-    moved::fork(&ctx)
+    moved::fork(&ctx);
+    process::forked(&ctx)
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
+    process::executed(&ctx)
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn sched_process_exit(_ctx: RawTracePointContext) -> i32 {
+    process::exited()
+}
+
+/// What [`sched_process_exec`] goes on with.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn walk(ctx: RawTracePointContext) -> i32 {
+    process::walk(&ctx)
 }
 
 // Observers of kernel functions, called like those.

@@ -6,12 +6,14 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use cgfw_common::{
     Address, BLOCK, COUNTERS as COUNTER_COUNT, Config, Endpoint, Entry, GENERATIONS, InForce,
     MAX_ADDRESSES, MAX_OWN, MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE,
     SeenKey,
 };
+
+use crate::process::Draft;
 
 /// Set by the loader in the object, then frozen: constants to the verifier. The values
 /// here block everything.
@@ -136,3 +138,11 @@ pub(crate) static ACTS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 /// Per CPU, so that only an interrupted increment can be lost.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// What is executed on this CPU right now, while it is described.
+#[map]
+pub(crate) static DRAFT: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+
+/// The program that goes on with it, which the loader puts there.
+#[map]
+pub(crate) static WALK: ProgramArray = ProgramArray::with_max_entries(1, 0);

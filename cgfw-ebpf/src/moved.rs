@@ -8,7 +8,7 @@ use crate::cgroup;
 use crate::emit::{can_read_tasks, report_on};
 
 /// What a tracepoint returns is not looked at.
-const DONE: i32 = 0;
+pub(crate) const DONE: i32 = 0;
 
 /// TRACE_EVENT(cgroup_attach_task, dst_cgrp, path, task, threadgroup), which is hit after
 /// the move (include/trace/events/cgroup.h, kernel/cgroup/cgroup.c), in every hierarchy.
@@ -31,16 +31,15 @@ pub(crate) fn attach_task(ctx: &RawTracePointContext) -> i32 {
 /// (kernel_clone in kernel/fork.c): clone3(CLONE_INTO_CGROUP), as container engines use it,
 /// makes a process elsewhere without moving it.
 #[inline(always)]
-pub(crate) fn fork(ctx: &RawTracePointContext) -> i32 {
+pub(crate) fn fork(ctx: &RawTracePointContext) {
     if !can_read_tasks() {
-        return DONE;
+        return;
     }
     let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     // As all but few: this is hit by every fork on the host.
     if cgroup::of_task(parent) != cgroup::of_task(child) {
         report_if_outside(child);
     }
-    DONE
 }
 
 /// Report a process that cgfw is above, if it is not in the cgroup of the run.

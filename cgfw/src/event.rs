@@ -59,6 +59,26 @@ pub enum Fact {
     Lost(u64),
 }
 
+impl Fact {
+    /// Who acted, as far as the kernel side says it.
+    pub fn actor(&self) -> Option<&Process> {
+        match self {
+            Self::Asked { process, .. } => Some(process),
+            Self::Contact(contact) => Some(&contact.process),
+            Self::Delegation(delegation) => Some(&delegation.process),
+            Self::Moved(moved) => Some(&moved.process),
+            Self::Query(_)
+            | Self::Repeats(_)
+            | Self::Known { .. }
+            | Self::Forked { .. }
+            | Self::Executed(_)
+            | Self::Exited { .. }
+            | Self::Found { .. }
+            | Self::Lost(_) => None,
+        }
+    }
+}
+
 /// What became of an act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

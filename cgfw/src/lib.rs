@@ -23,6 +23,7 @@ pub mod formats;
 pub mod host;
 pub mod learn;
 pub mod ledger;
+pub mod logs;
 pub mod peers;
 pub mod pins;
 pub mod policy;
@@ -42,6 +43,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::cli::{Invocation, Stop};
+use crate::digest::Digest;
+use crate::formats::Style;
 
 /// The whole program: parse, do, and say once what went wrong.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -84,8 +87,24 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
             print(&learned.policy)
         }
         Invocation::Schema => print(policy::SCHEMA),
+        Invocation::Report(settings) => report_on(&settings),
+        Invocation::AuditSchema => print(audit::JSON_SCHEMA),
         Invocation::Why(why) => why::why(&why),
     }
+}
+
+/// Make a report of logs.
+fn report_on(settings: &cli::Report) -> anyhow::Result<u8> {
+    let mut digest = Digest::default();
+    for note in logs::read(&settings.logs, |line| digest.add(&line))? {
+        exit::complain(&note);
+    }
+    let stdout = io::stdout();
+    let style = Style {
+        color: settings.color.is_on(stdout.is_terminal(), host::no_color()),
+        width: host::terminal_width(&stdout),
+    };
+    print(&formats::render(settings.format, digest.runs(), style))
 }
 
 /// Write what was asked for to stdout.

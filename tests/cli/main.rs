@@ -315,9 +315,9 @@ fn more_warnings_than_anybody_reads_are_counted() {
 
 #[test]
 fn a_policy_is_learned_from_files_and_from_stdin() {
-    let start = r#"{"schema":1,"run":"1","event":"run_start","argv":["x"],"direct_ip":"block"}"#;
-    let dns = r#"{"schema":1,"run":"1","event":"dns","verdict":"would_block","reason":"default","qname":"a.test","pid":1,"argv":["dig"]}"#;
-    let end = r#"{"schema":1,"run":"1","event":"run_end"}"#;
+    let start = r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"run_start","version":"0.1.0","mode":"enforce","default":"block","direct_ip":"block","rules":[],"policy_digest":"","uid":0,"argv":["x"],"host":"h","kernel":"6.1","cgroup":"/","hooks":[],"sees_sockets":true,"sees_processes":true,"can_be_left":true}"#;
+    let dns = r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"dns","verdict":"would_block","layer":"dns","qname":"a.test","reason":"default","count":1,"qtype":"A","rcode":"NOERROR","latency_us":1,"pid":1,"ppid":1,"uid":0,"comm":"dig","argv":["dig"]}"#;
+    let end = r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"run_end","outcome":"exited","status":0,"exit_code":0,"elapsed_us":1}"#;
     let log = Written::new(&format!("{start}\n{end}\n"));
     let learn = || cgfw().args(["policy", "learn", log.path()]);
     learn()

@@ -16,6 +16,7 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attribution;
 mod break_glass;
 mod child;
 mod clients;
@@ -36,6 +37,7 @@ mod peers;
 mod policy;
 mod readme;
 mod refusals;
+mod report;
 mod setup;
 mod soak;
 mod strict;

@@ -45,6 +45,9 @@ static CLIENTS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
         build("forks", "forks.c", |source, target| {
             command("cc", &["-O1", "-o"], &[target, source])
         }),
+        build("swarm", "swarm.c", |source, target| {
+            command("cc", &["-O1", "-o"], &[target, source])
+        }),
         ("asks".to_owned(), source("asks.py")),
         ("soak".to_owned(), source("soak.py")),
         ("verdicts".to_owned(), source("verdicts.py")),

@@ -86,6 +86,7 @@ const LAYERS: &[Layer] = &[
         KERNEL,
     ),
     layer("host", &["event", "policy"], KERNEL),
+    layer("logs", &["audit", "escape"], KERNEL),
     layer("peers", &["event"], KERNEL),
     layer("sources", &["policy"], KERNEL),
     // What several stages wait with.
@@ -93,14 +94,14 @@ const LAYERS: &[Layer] = &[
     // Around them.
     layer(
         "cli",
-        &["policy"],
+        &["formats", "policy"],
         &["aya", "nix", "std::env", "std::fs", "tokio"],
     ),
     layer("exit", &["event"], KERNEL),
     layer("check", &["cli", "escape", "policy", "sources"], KERNEL),
     layer(
         "learn",
-        &["audit", "cli", "escape", "event", "policy"],
+        &["audit", "cli", "escape", "event", "logs", "policy"],
         KERNEL,
     ),
     layer("run", ALL, &[]),

@@ -519,3 +519,6 @@ impl Line {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

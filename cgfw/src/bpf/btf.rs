@@ -74,13 +74,23 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         "inode",
         "super_block",
     ])?;
+    let [fs, signal, binprm, dentry, qstr, hlist, mount, vfsmount] = btf.structs([
+        "fs_struct",
+        "signal_struct",
+        "linux_binprm",
+        "dentry",
+        "qstr",
+        "hlist_bl_node",
+        "mount",
+        "vfsmount",
+    ])?;
     let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
     // The programs read these pairs at once; no kernel has ever parted them.
     let are_pairs =
         task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
     // A pointer to a cgroup's state is a pointer to the cgroup.
-    let is_first = cgroup.member(b"self")? == 0;
-    (are_pairs && is_first).then_some(Offsets {
+    let are_first = cgroup.member(b"self")? == 0 && vfsmount.member(b"mnt_root")? == 0;
+    (are_pairs && are_first).then_some(Offsets {
         task_pid,
         task_real_parent: task.member(b"real_parent")?,
         task_group_leader: task.member(b"group_leader")?,
@@ -89,8 +99,30 @@ fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
         task_cred: task.member(b"cred")?,
         task_comm: task.member(b"comm")?,
         task_cgroups: task.member(b"cgroups")?,
+        task_self_exec_id: task.member(b"self_exec_id")?,
+        task_exit_code: task.member(b"exit_code")?,
+        task_signal: task.member(b"signal")?,
+        task_fs: task.member(b"fs")?,
+        fs_pwd: fs.member(b"pwd")?,
+        signal_live: signal.member(b"live")?,
+        signal_flags: signal.member(b"flags")?,
+        signal_group_exit_code: signal.member(b"group_exit_code")?,
         cred_uid: cred.member(b"uid")?,
         mm_arg_start,
+        mm_exe_file: mm.member(b"exe_file")?,
+        file_path: file.member(b"f_path")?,
+        binprm_filename: binprm.member(b"filename")?,
+        binprm_interp: binprm.member(b"interp")?,
+        dentry_parent: dentry.member(b"d_parent")?,
+        dentry_name: dentry.member(b"d_name")? + qstr.member(b"name")?,
+        dentry_hashed: dentry.member(b"d_hash")? + hlist.member(b"pprev")?,
+        dentry_inode: dentry.member(b"d_inode")?,
+        inode_ino: inode.member(b"i_ino")?,
+        inode_generation: inode.member(b"i_generation")?,
+        super_block_dev: sb.member(b"s_dev")?,
+        mount_parent: mount.member(b"mnt_parent")?,
+        mount_mountpoint: mount.member(b"mnt_mountpoint")?,
+        mount_mnt: mount.member(b"mnt")?,
         css_set_cgroup: css_set.member(b"dfl_cgrp")?,
         cgroup_parent: css.member(b"parent")?,
         cgroup_kn: cgroup.member(b"kn")?,

@@ -69,6 +69,8 @@ enum Hook {
     RawTracepoint,
     /// Likewise, to the entry of the function of this type id.
     Entry(u32),
+    /// To nothing: another program goes on with it, by this map.
+    TailCall(&'static str),
 }
 
 impl Hook {
@@ -77,7 +79,7 @@ impl Hook {
         match self {
             Self::Cgroup(attach_type) => Some(attach_type),
             Self::Lsm(_) => Some(BPF_LSM_CGROUP),
-            Self::RawTracepoint | Self::Entry(_) => None,
+            Self::RawTracepoint | Self::Entry(_) | Self::TailCall(_) => None,
         }
     }
 }
@@ -120,6 +122,9 @@ pub(super) fn load(
             filled
                 .map_err(|_panic| anyhow!("a loading thread panicked"))?
                 .context("cannot fill an eBPF map of maps")?;
+        }
+        for program in &programs {
+            program.put_into(&maps)?;
         }
         anyhow::Ok((programs, guards, watchers))
     })
@@ -280,6 +285,7 @@ impl LoadedProgram {
             Some(attach_type) => self
                 .attachment(bpf_cmd::BPF_PROG_ATTACH, cgroup, attach_type)
                 .map(|()| None),
+            None if matches!(self.hook, Hook::TailCall(_)) => return Ok(None),
             None => self.observe().map(Some),
         }
         .map_err(|error| match (attach_type, error.raw_os_error()) {
@@ -332,9 +338,18 @@ impl LoadedProgram {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Its name, which is that of its hook.
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Let other programs go on with this one, if they do.
+    fn put_into(&self, maps: &HashMap<String, MapData>) -> anyhow::Result<()> {
+        let Hook::TailCall(name) = self.hook else {
+            return Ok(());
+        };
+        let program = raw(self.fd.as_raw_fd()).to_ne_bytes();
+        put(&maps[name], 0, &program).with_context(|| format!("cannot fill the eBPF map {name}"))
+    }
+
+    /// Its hook, if it has one.
+    pub(super) fn hook(&self) -> Option<&str> {
+        (!matches!(self.hook, Hook::TailCall(_))).then_some(&self.name)
     }
 
     /// Whether it sees unix sockets.
@@ -371,6 +386,9 @@ fn kind(
     if let ProgramSection::FEntry { .. } = section {
         let function = functions.id(name)?;
         return Some((BPF_PROG_TYPE_TRACING, Hook::Entry(function)));
+    }
+    if name == "walk" {
+        return Some((BPF_PROG_TYPE_RAW_TRACEPOINT, Hook::TailCall("WALK")));
     }
     if let ProgramSection::RawTracePoint = section {
         return Some((BPF_PROG_TYPE_RAW_TRACEPOINT, Hook::RawTracepoint));
@@ -409,7 +427,7 @@ fn load_program(
     let (attach_type, function) = match hook {
         Hook::Cgroup(attach_type) => (attach_type as u32, 0),
         Hook::Lsm(function) => (BPF_LSM_CGROUP as u32, function),
-        Hook::RawTracepoint => (0, 0),
+        Hook::RawTracepoint | Hook::TailCall(_) => (0, 0),
         Hook::Entry(function) => (BPF_TRACE_FENTRY as u32, function),
     };
     attr.__bindgen_anon_3.expected_attach_type = attach_type;

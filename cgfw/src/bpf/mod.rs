@@ -68,6 +68,8 @@ pub struct Filter {
     guards: anyhow::Result<Vec<LoadedProgram>>,
     /// What observes unix sockets before 6.7, likewise.
     watchers: anyhow::Result<Vec<LoadedProgram>>,
+    /// Emptied by the kernel when nobody holds it any more.
+    _tail_calls: MapData,
     /// What this kernel cannot tell, if anything: a sentence for the user.
     pub limitation: Option<String>,
 }
@@ -93,13 +95,15 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
     for (set_retval, offsets) in attempts(layout.map(|layout| layout.offsets)) {
         let config = config(settings, set_retval, offsets);
         match memlock::lifted(|| load::load(&config, networks, &functions, level)) {
-            Ok(loaded) => {
+            Ok(mut loaded) => {
+                let tail_calls = take(&mut loaded.maps, "WALK")?;
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
                     tracepoints: Vec::new(),
                     guards: loaded.guards,
                     watchers: loaded.watchers,
+                    _tail_calls: tail_calls,
                     limitation: limitation(offsets, first_failure),
                 };
                 return Ok((filter, channels));
@@ -170,7 +174,7 @@ impl Filter {
 
     /// The programs by their hooks.
     pub fn hooks(&self) -> impl Iterator<Item = &str> {
-        self.programs.iter().map(LoadedProgram::name)
+        self.programs.iter().filter_map(LoadedProgram::hook)
     }
 
     /// Whether what is asked of unix sockets is seen.
@@ -242,10 +246,7 @@ fn channels(
     settings: Settings,
     programs: &[LoadedProgram],
 ) -> anyhow::Result<Channels> {
-    let mut take = |name: &str| {
-        maps.remove(name)
-            .with_context(|| format!("the built-in eBPF object has no map {name}"))
-    };
+    let mut take = |name| take(&mut maps, name);
     let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     let log = settings
         .debug
@@ -291,6 +292,11 @@ fn channels(
         },
         log,
     })
+}
+
+fn take(maps: &mut HashMap<String, MapData>, name: &str) -> anyhow::Result<MapData> {
+    maps.remove(name)
+        .with_context(|| format!("the built-in eBPF object has no map {name}"))
 }
 
 /// The ring of acts, from the side that reads it.

@@ -4,12 +4,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_DELEGATION, ACT_MOVED, ACT_PACKET, ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act,
-    Address, BLOCK, Deed, SeenKey, UnixAct, UnixName, protocol,
+    ACT_CONNECT, ACT_DELEGATION, ACT_EXECUTED, ACT_EXITED, ACT_FORKED, ACT_MOVED, ACT_PACKET,
+    ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act, Address, BLOCK, CWD, Deed, EXE, Exec, Exit, Fork,
+    KIND_OFFSET, SeenKey, UnixAct, UnixName, protocol,
 };
 
 use crate::event::{
-    Contact, Delegation, Event, Fact, Layer, Moved, Process, QueryKey, Repeats, Service, Verdict,
+    Contact, Delegation, Directory, Event, Fact, Layer, Moved, Process, ProcessId, QueryKey,
+    Repeats, Service, Status, Verdict,
 };
 use crate::policy::Transport;
 
@@ -32,6 +34,20 @@ pub(super) struct Decoder {
 impl Decoder {
     /// Decode a record from the ring; `None` if it is not an act of a known kind.
     pub(super) fn decode(self, record: &[u8]) -> Option<Event> {
+        let kind = record.get(KIND_OFFSET..)?.first_chunk()?;
+        let (time, fact) = match u32::from_ne_bytes(*kind) {
+            ACT_FORKED => forked(read_all(record)?),
+            ACT_EXECUTED => executed(record)?,
+            ACT_EXITED => exited(read_all(record)?),
+            _ => self.act(record)?,
+        };
+        Some(Event {
+            time: self.epoch + Duration::from_nanos(time),
+            fact,
+        })
+    }
+
+    fn act(self, record: &[u8]) -> Option<(u64, Fact)> {
         let act: Act = read(record)?;
         let fact = match act.deed.kind {
             ACT_UNIX => {
@@ -67,10 +83,7 @@ impl Decoder {
             }),
             _ => return None,
         };
-        Some(Event {
-            time: self.epoch + Duration::from_nanos(act.time),
-            fact,
-        })
+        Some((act.time, fact))
     }
 
     /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
@@ -118,10 +131,20 @@ fn read<T: Record>(record: &[u8]) -> Option<T> {
     Some(unsafe { std::ptr::read_unaligned(record.as_ptr().cast()) })
 }
 
+/// The structure that a record is.
+fn read_all<T: Record>(record: &[u8]) -> Option<T> {
+    (record.len() == size_of::<T>())
+        .then(|| read(record))
+        .flatten()
+}
+
 /// What is on the ring: integers, of which any octets are a value.
 trait Record: Copy {}
 impl Record for Act {}
 impl Record for UnixAct {}
+impl Record for Fork {}
+impl Record for Exit {}
+impl Record for Exec {}
 
 /// The address of a unix socket (unix(7)); `None` for one that asks for a name (autobind).
 fn unix_service(name: &UnixName) -> Option<Service> {
@@ -158,6 +181,108 @@ fn query_key(deed: &Deed) -> QueryKey {
     }
 }
 
+fn forked(fork: Fork) -> (u64, Fact) {
+    let fact = Fact::Forked {
+        parent: ProcessId {
+            pid: fork.parent,
+            started: fork.parent_started,
+        },
+        child: ProcessId {
+            pid: fork.child,
+            started: fork.child_started,
+        },
+    };
+    (fork.time, fact)
+}
+
+fn exited(exit: Exit) -> (u64, Fact) {
+    let [signal, code, ..] = exit.status.to_le_bytes();
+    // The highest bit says that memory was dumped (wait(2)).
+    let status = match signal & 0x7f {
+        0 => Status::Code(code),
+        signal => Status::Signal(signal),
+    };
+    let fact = Fact::Exited {
+        process: ProcessId {
+            pid: exit.tgid,
+            started: exit.started,
+        },
+        status,
+        age: Duration::from_nanos(exit.age),
+    };
+    (exit.time, fact)
+}
+
+/// `None` if it is not as long as it says.
+fn executed(record: &[u8]) -> Option<(u64, Fact)> {
+    let exec: Exec = read(record)?;
+    let mut text = &record[size_of::<Exec>()..];
+    let mut take = |length: u32| {
+        let (taken, rest) = text.split_at_checked(usize::try_from(length).ok()?)?;
+        text = rest;
+        Some(taken)
+    };
+    let argv = split_argv(take(exec.argv_len)?);
+    let script = until_nul(take(exec.script_len)?);
+    let (exe, cwd) = (take(exec.exe_len)?, take(exec.cwd_len)?);
+    let path = |names, which| {
+        let path = (exec.told & which != 0).then(|| path(names, exec.deleted & which != 0));
+        path.unwrap_or_default()
+    };
+    let cwd = path(cwd, CWD);
+    let process = Process {
+        pid: exec.tgid,
+        tid: exec.tgid,
+        ppid: exec.ppid,
+        uid: exec.uid,
+        started: exec.started,
+        comm: until_nul(&exec.comm).to_vec(),
+        argv,
+        truncated: exec.argv_end.wrapping_sub(exec.argv_start) > u64::from(exec.argv_len),
+        exe: path(exe, EXE),
+        script: absolute(script, &cwd),
+        cwd,
+        directory: directory(exec.directory),
+        image: exec.image,
+    };
+    text.is_empty()
+        .then_some((exec.time, Fact::Executed(process)))
+}
+
+/// A path of the names on the way up, as /proc shows it.
+fn path(names: &[u8], is_deleted: bool) -> Vec<u8> {
+    let names = names.strip_suffix(b"\0").unwrap_or(names);
+    let mut path = Vec::with_capacity(names.len() + 1);
+    for name in names.rsplit(|octet| *octet == 0) {
+        path.push(b'/');
+        path.extend(name);
+    }
+    if is_deleted {
+        path.extend(b" (deleted)");
+    }
+    path
+}
+
+/// What was executed, from the root on, if it is known where it was.
+fn absolute(path: &[u8], cwd: &[u8]) -> Vec<u8> {
+    if path.is_empty() || path.starts_with(b"/") || cwd.is_empty() {
+        return path.to_vec();
+    }
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    let cwd = cwd.strip_suffix(b"/").unwrap_or(cwd);
+    [cwd, b"/", path].concat()
+}
+
+fn directory(directory: cgfw_common::Directory) -> Directory {
+    Directory {
+        mount: directory.mount,
+        dentry: directory.dentry,
+        inode: directory.inode,
+        generation: directory.generation,
+        device: directory.device,
+    }
+}
+
 fn process(act: &Act) -> Process {
     let actor = &act.actor;
     let length = usize::try_from(actor.argv_len).map_or(0, |length| length.min(act.argv.len()));
@@ -170,6 +295,8 @@ fn process(act: &Act) -> Process {
         comm: until_nul(&actor.comm).to_vec(),
         argv: split_argv(&act.argv[..length]),
         truncated: actor.argv_end.wrapping_sub(actor.argv_start) > u64::from(actor.argv_len),
+        directory: directory(actor.directory),
+        image: actor.image,
         ..Process::default()
     }
 }
@@ -236,6 +363,14 @@ mod tests {
                 argv_len: 17,
                 reserved: 0,
                 comm,
+                image: 3,
+                directory: cgfw_common::Directory {
+                    mount: 21,
+                    dentry: 22,
+                    inode: 23,
+                    generation: 24,
+                    device: 25,
+                },
             },
             argv,
         }
@@ -281,6 +416,14 @@ mod tests {
                     .map(<[u8]>::to_vec)
                     .to_vec(),
                 truncated: false,
+                directory: Directory {
+                    mount: 21,
+                    dentry: 22,
+                    inode: 23,
+                    generation: 24,
+                    device: 25,
+                },
+                image: 3,
                 ..Process::default()
             }
         );
@@ -389,6 +532,165 @@ mod tests {
         assert_eq!(contact(&act, false).process.argv, Vec::<Vec<u8>>::new());
     }
 
+    /// A record and what is behind it.
+    fn decode_all<T: Record>(record: &T, text: &[u8]) -> Option<Event> {
+        let first = std::ptr::from_ref(record).cast::<u8>();
+        // SAFETY: what is on the ring is integers without padding.
+        let raw = unsafe { std::slice::from_raw_parts(first, size_of::<T>()) };
+        let epoch = SystemTime::UNIX_EPOCH;
+        let audit = false;
+        Decoder { epoch, audit }.decode(&[raw, text].concat())
+    }
+
+    fn exec(text: [&[u8]; 4]) -> Exec {
+        let [argv_len, script_len, exe_len, cwd_len] =
+            text.map(|part| u32::try_from(part.len()).unwrap());
+        Exec {
+            time: 1_500_000_000,
+            started: 77,
+            image: 3,
+            tgid: 11,
+            kind: ACT_EXECUTED,
+            ppid: 13,
+            uid: 14,
+            comm: *b"deploy.sh\0\0\0\0\0\0\0",
+            directory: act().actor.directory,
+            argv_start: 0x1000,
+            argv_end: 0x1000 + u64::from(argv_len),
+            argv_len,
+            script_len,
+            exe_len,
+            cwd_len,
+            told: EXE | CWD,
+            deleted: 0,
+        }
+    }
+
+    fn executed(exec: &Exec, text: [&[u8]; 4]) -> Process {
+        match decode_all(exec, &text.concat()).unwrap().fact {
+            Fact::Executed(process) => process,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_field_of_an_exec_arrives() {
+        let text: [&[u8]; 4] = [
+            b"/bin/sh\0./deploy.sh\0",
+            b"./deploy.sh\0",
+            b"dash\0bin\0usr\0",
+            b"work\0srv\0",
+        ];
+        let Directory { mount, .. } = executed(&exec(text), text).directory;
+        assert_eq!(mount, 21);
+        assert_eq!(
+            executed(&exec(text), text),
+            Process {
+                pid: 11,
+                tid: 11,
+                ppid: 13,
+                uid: 14,
+                started: 77,
+                comm: b"deploy.sh".to_vec(),
+                argv: [&b"/bin/sh"[..], b"./deploy.sh"]
+                    .map(<[u8]>::to_vec)
+                    .to_vec(),
+                truncated: false,
+                exe: b"/usr/bin/dash".to_vec(),
+                script: b"/srv/work/deploy.sh".to_vec(),
+                cwd: b"/srv/work".to_vec(),
+                directory: contact(&act(), false).process.directory,
+                image: 3,
+            }
+        );
+    }
+
+    #[test]
+    fn paths_are_those_that_proc_shows_or_none() {
+        let text: [&[u8]; 4] = [b"x\0", b"", b"memfd:x\0", b""];
+        let mut exec = exec(text);
+        exec.deleted = EXE;
+        let process = executed(&exec, text);
+        assert_eq!(process.exe, b"/memfd:x (deleted)");
+        assert_eq!(process.cwd, b"/");
+        assert_eq!(process.script, b"");
+        exec.told = 0;
+        let process = executed(&exec, text);
+        assert_eq!((process.exe, process.cwd), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_script_is_where_it_was_executed_if_that_is_known() {
+        let script = |script: &[u8], cwd: &[u8]| {
+            let text = [b"x\0", script, b"sh\0", cwd];
+            String::from_utf8(executed(&exec(text), text).script).unwrap()
+        };
+        assert_eq!(script(b"./a\0", b""), "/a");
+        assert_eq!(script(b"../a\0", b"tmp\0"), "/tmp/../a");
+        assert_eq!(script(b"/opt/a\0", b"tmp\0"), "/opt/a");
+        let text: [&[u8]; 4] = [b"x\0", b"./a\0", b"sh\0", b""];
+        let mut exec = exec(text);
+        exec.told = EXE;
+        assert_eq!(executed(&exec, text).script, b"./a");
+    }
+
+    #[test]
+    fn an_exec_that_is_not_as_long_as_it_says_is_none() {
+        let text: [&[u8]; 4] = [b"x\0", b"", b"x\0", b"y\0"];
+        assert!(decode_all(&exec(text), b"x\0x\0y\0").is_some());
+        assert!(decode_all(&exec(text), b"x\0x\0y").is_none());
+        assert!(decode_all(&exec(text), b"x\0x\0y\0\0").is_none());
+        let mut exec = exec(text);
+        exec.exe_len = u32::MAX;
+        assert!(decode_all(&exec, b"x\0x\0y\0").is_none());
+    }
+
+    #[test]
+    fn forks_and_ends_say_who_and_how() {
+        let fork = Fork {
+            time: 1,
+            parent_started: 100,
+            child_started: 110,
+            parent: 10,
+            kind: ACT_FORKED,
+            child: 11,
+            reserved: 0,
+        };
+        let id = |pid, started| ProcessId { pid, started };
+        let Fact::Forked { parent, child } = decode_all(&fork, b"").unwrap().fact else {
+            panic!("{fork:?} is no fork");
+        };
+        assert_eq!((parent, child), (id(10, 100), id(11, 110)));
+        let end = |status| {
+            let exit = Exit {
+                time: 1,
+                started: 110,
+                age: 5_000_000,
+                tgid: 11,
+                kind: ACT_EXITED,
+                status,
+                reserved: 0,
+            };
+            match decode_all(&exit, b"").unwrap().fact {
+                Fact::Exited {
+                    process,
+                    status,
+                    age,
+                } => {
+                    assert_eq!((process, age), (id(11, 110), Duration::from_millis(5)));
+                    status
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(end(0), Status::Code(0));
+        assert_eq!(end(0x300), Status::Code(3));
+        assert_eq!(end(9), Status::Signal(9));
+        // With a core dump.
+        assert_eq!(end(0x8b), Status::Signal(11));
+        assert!(decode_all(&fork, b"x").is_none());
+    }
+
     #[test]
     fn what_is_no_act_is_no_event() {
         let mut act = act();
@@ -410,7 +712,7 @@ mod tests {
         #[test]
         fn any_octets_of_a_record_decode_or_are_turned_away(
             mut raw in proptest::collection::vec(any::<u8>(), size_of::<Act>()),
-            kind in 0_u32..9,
+            kind in (0_u32..9).prop_filter("an act", |kind| *kind != ACT_FORKED),
             audit in any::<bool>(),
         ) {
             let at = offset_of!(Act, deed) + offset_of!(Deed, kind);

@@ -1,8 +1,10 @@
 //! The processes of a cgroup, and those that were taken out of it.
 
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -33,6 +35,15 @@ pub struct Fate {
     pub is_back: io::Result<bool>,
 }
 
+/// Where a process works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub path: Vec<u8>,
+    pub inode: u64,
+    /// As the kernel has it: the minor number in the lower 20 bits, the major number above.
+    pub device: u32,
+}
+
 impl Members {
     pub(super) fn new(path: PathBuf, name: PathBuf, guardian: Option<Pid>) -> Self {
         Self {
@@ -48,6 +59,20 @@ impl Members {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             result => result,
         }
+    }
+
+    /// Where a process works right now; it is the one that `started` so many nanoseconds after
+    /// the boot. `None` if it has ended.
+    pub fn working_directory(&self, pid: Pid, started: u64) -> Option<Place> {
+        let link = format!("/proc/{pid}/cwd");
+        let path = fs::read_link(&link).ok()?.into_os_string().into_vec();
+        let (inode, device) = inode(&CString::new(link).ok()?)?;
+        let is_it = stat(pid).is_some_and(|stat| is_start(stat.starttime, started));
+        is_it.then_some(Place {
+            path,
+            inode,
+            device,
+        })
     }
 
     /// Move a process back inside. It is the one that `started` so many nanoseconds after
@@ -136,6 +161,19 @@ fn living(stat: Stat) -> Option<Stat> {
 fn is_start(tick: u64, nanoseconds: u64) -> bool {
     let expected = nanoseconds / (NANOSECONDS / procfs::ticks_per_second());
     tick.abs_diff(expected) <= 1
+}
+
+/// The number of the inode behind a path, and of its device. What is known of it is enough: no
+/// server is asked, which may be down.
+fn inode(path: &CStr) -> Option<(u64, u32)> {
+    // SAFETY: integers only, for which zero is a value.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let (flags, wanted) = (libc::AT_STATX_DONT_SYNC, libc::STATX_INO);
+    // SAFETY: `path` ends with a zero octet, and `found` is valid for writes.
+    let result =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, wanted, &raw mut found) };
+    let device = found.stx_dev_major << 20 | found.stx_dev_minor;
+    (result == 0).then_some((found.stx_ino, device))
 }
 
 /// Where a process is in the unified hierarchy, while it is.

@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 
 use tokio::io::Interest;
 
-pub use self::members::{Fate, Members};
+pub use self::members::{Fate, Members, Place};
 
 use self::guardian::Guardian;
 use crate::watch;

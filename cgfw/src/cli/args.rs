@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{
-    BoolishValueParser, NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser,
+    BoolishValueParser, EnumValueParser, NonEmptyStringValueParser, PossibleValuesParser,
+    TypedValueParser,
 };
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use super::given::{PolicyArgs, parse_path};
 use super::{Color, Format, Survivors};
+use crate::formats;
 use crate::policy::OnBlock;
 
 /// Run a command in a filtered cgroup: block domains, see who asked for what.
@@ -34,6 +36,7 @@ pub(super) struct Cli {
 pub(super) enum Subcommands {
     Run(Box<RunArgs>),
     Why(WhyArgs),
+    Report(ReportArgs),
     /// Check, learn and describe policies
     #[command(subcommand)]
     Policy(PolicySubcommands),
@@ -145,6 +148,36 @@ pub(super) struct LearnArgs {
 
     /// Audit logs; `-` is stdin
     #[arg(required = true, value_name = "AUDIT.jsonl", value_parser = parse_path())]
+    pub(super) logs: Vec<PathBuf>,
+}
+
+/// Report on runs from their audit logs
+///
+/// The report of a log is that of its run. A log without an end is reported as far as it
+/// goes, and not called clean.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw report [OPTIONS] AUDIT.jsonl...")]
+pub(super) struct ReportArgs {
+    /// What to write
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CGFW_FORMAT",
+        default_value = "text",
+        value_parser = EnumValueParser::<formats::Format>::new()
+    )]
+    pub(super) format: formats::Format,
+
+    /// Colour the text
+    #[arg(long, value_name = "WHEN", env = "CGFW_COLOR", default_value = "auto")]
+    pub(super) color: Color,
+
+    /// Print the JSON Schema of a line of an audit log, and nothing else
+    #[arg(long, conflicts_with = "logs")]
+    pub(super) schema: bool,
+
+    /// Audit logs; `-` is stdin
+    #[arg(required_unless_present = "schema", value_name = "AUDIT.jsonl", value_parser = parse_path())]
     pub(super) logs: Vec<PathBuf>,
 }
 
@@ -264,6 +297,19 @@ pub(super) struct RunArgs {
         value_parser = parse_path()
     )]
     pub(super) audit_log: Option<PathBuf>,
+
+    /// Write a report to FILE when the run has ended, as FORMAT=FILE
+    ///
+    /// Can be repeated. FORMAT is one that `cgfw report` knows; that makes the same of an
+    /// audit log, later.
+    #[arg(
+        long,
+        value_name = "FORMAT=FILE",
+        env = "CGFW_REPORT",
+        value_delimiter = ',',
+        value_parser = parse_report
+    )]
+    pub(super) report: Vec<(formats::Format, PathBuf)>,
 
     /// Run the command as user NAME
     ///
@@ -403,4 +449,25 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     };
     time.filter(|time| !time.is_zero())
         .ok_or_else(|| "not a time; write 30s, 5m, 1h 30m, or a number of seconds".to_owned())
+}
+
+/// `FORMAT=FILE`
+fn parse_report(text: &str) -> Result<(formats::Format, PathBuf), String> {
+    let known = || {
+        let names = formats::Format::value_variants().iter();
+        let names = names.filter_map(ValueEnum::to_possible_value);
+        names
+            .map(|name| name.get_name().to_owned())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let Some((format, file)) = text.split_once('=') else {
+        return Err(format!("it is FORMAT=FILE, FORMAT one of {}", known()));
+    };
+    if file.is_empty() {
+        return Err("there is no file behind `=`".to_owned());
+    }
+    let format = formats::Format::from_str(format, false)
+        .map_err(|_unknown| format!("`{format}` is no format; there are {}", known()))?;
+    Ok((format, file.into()))
 }

@@ -16,6 +16,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, ValueEnum};
 
 use self::args::{Cli, PolicySubcommands, RunArgs, Subcommands};
 use self::given::is_stdin;
+use crate::formats;
 use crate::policy::{Action, Given, OnBlock};
 
 /// What cgfw is asked to do.
@@ -27,6 +28,9 @@ pub enum Invocation {
     Learn(Learn),
     /// `cgfw policy schema`
     Schema,
+    Report(Report),
+    /// `cgfw report --schema`
+    AuditSchema,
 }
 
 /// `cgfw why`
@@ -58,6 +62,15 @@ pub struct Learn {
     pub logs: Vec<PathBuf>,
 }
 
+/// `cgfw report`
+#[derive(Debug)]
+pub struct Report {
+    pub format: formats::Format,
+    pub color: Color,
+    /// Audit logs, at least one; `-` is stdin.
+    pub logs: Vec<PathBuf>,
+}
+
 /// `cgfw run`
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug)]
@@ -75,6 +88,8 @@ pub struct Run {
     /// The exit code that replaces 0 if anything was blocked.
     pub fail_on_block: Option<u8>,
     pub audit_log: Option<PathBuf>,
+    /// What to write where when the run has ended.
+    pub reports: Vec<(formats::Format, PathBuf)>,
     pub user: Option<String>,
     pub keep_root: bool,
     /// Implied by `strict`.
@@ -169,6 +184,12 @@ fn invocation(subcommand: Subcommands, options: &ArgMatches) -> Result<Invocatio
             color: args.color,
             destinations: args.destinations,
         }),
+        Subcommands::Report(args) if args.schema => Invocation::AuditSchema,
+        Subcommands::Report(args) => Invocation::Report(Report {
+            format: args.format,
+            color: args.color,
+            logs: args.logs,
+        }),
         Subcommands::Policy(PolicySubcommands::Check(args)) => {
             let lists =
                 |action, paths: Vec<PathBuf>| paths.into_iter().map(move |path| (action, path));
@@ -253,6 +274,7 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         upstreams: args.upstream_dns,
         fail_on_block: args.fail_on_block,
         audit_log: args.audit_log,
+        reports: args.report,
         user: args.user,
         keep_root: args.keep_root,
         no_new_privs: args.no_new_privs || args.strict,

@@ -99,6 +99,15 @@ impl Processes {
         self.nodes.get(&key)
     }
 
+    /// How many there are, those without room included.
+    pub fn len(&self) -> u64 {
+        u64::try_from(self.nodes.len()).unwrap_or(u64::MAX) + self.more
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// All of them, parents before their children.
     pub fn iter(&self) -> impl Iterator<Item = (ProcessKey, &Node)> {
         self.nodes.iter().map(|(key, node)| (*key, node))

@@ -8,15 +8,15 @@ mod text;
 
 pub use self::html::html;
 pub use self::style::{Paint, Style};
-pub use self::text::text;
+pub use self::text::{Detail, text};
 use crate::digest::Run;
 
 /// What a report is written as (`--format`, `--report FORMAT=FILE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// The summary, for people.
+    /// The summary, for people
     Text,
-    /// One file for the browser.
+    /// One file for the browser
     Html,
 }
 
@@ -31,7 +31,7 @@ pub struct Losses {
 pub fn render(format: Format, runs: &[Run], style: Style) -> String {
     match format {
         Format::Text => {
-            let summary = |run| text(run, Losses::of(run), style);
+            let summary = |run| text(run, Detail::Report, Losses::of(run), style);
             runs.iter().map(summary).collect::<Vec<_>>().join("\n")
         }
         Format::Html => html(runs),

@@ -28,6 +28,13 @@ fn the_sample_is_read_back_as_it_was_written() {
 }
 
 #[test]
+fn the_text_tells_of_everything() {
+    let text = render(Format::Text, digest(SAMPLE).runs(), Style::default());
+    let expected = include_str!("sample.txt");
+    assert!(text == expected, "found:\n{text}\nexpected:\n{expected}");
+}
+
+#[test]
 fn the_text_has_a_summary_for_each_run() {
     let twice = format!("{SAMPLE}{}", SAMPLE.replace("5f3a9c0d1e2b4a67", "2"));
     let text = render(Format::Text, digest(&twice).runs(), Style::default());

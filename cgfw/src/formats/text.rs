@@ -1,13 +1,13 @@
 //! What a person reads at the end: the summary.
 
 use std::fmt::{self, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
 use super::{Losses, Paint, Style};
 use crate::audit::{Fate, Glass, Outcome, RunEnd, Survivor};
-use crate::digest::{Delegated, Listener, Run, Target, Total};
+use crate::digest::{Consequence, Delegated, Listener, Node, ProcessKey, Run, Target, Total};
 use crate::escape::{Plain, command_line};
 use crate::event::Verdict;
 
@@ -16,16 +16,34 @@ const MAX_ROWS: usize = 100;
 /// Columns of a summary's names at most; longer ones push the rest of their row aside.
 const MAX_NAME_COLUMN: usize = 44;
 
+/// Lines of the tree of processes.
+const MAX_TREE: usize = 500;
+/// How deep its lines are indented.
+const MAX_DEPTH: usize = 20;
+/// Less time than this is not lost.
+const NOTABLE: Duration = Duration::from_secs(1);
+
 /// Names in one clause of the verdict.
 const MAX_LISTED: usize = 3;
 /// Whoever else there is.
 const OTHERS: &str = "others";
 
-/// The summary of a run, as whole lines.
-pub fn text(run: &Run, losses: Losses, style: Style) -> String {
+/// How much is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// What fits below what the command has written itself.
+    Summary,
+    /// Also when it was, who did what, and what it used.
+    Report,
+}
+
+/// The report on a run, as whole lines.
+pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
         style,
+        run,
+        detail,
     };
     page.line(&style.paint(Paint::Bold, &style.fit(&heading(run))));
     page.break_glass(glass(run));
@@ -34,13 +52,21 @@ pub fn text(run: &Run, losses: Losses, style: Style) -> String {
     }
     page.moved(run);
     let sections = Sections::of(run);
-    page.section("blocked", Paint::Red, &sections.blocked);
-    page.section("would be blocked", Paint::Yellow, &sections.would_block);
-    page.section("allowed", Paint::Green, &sections.allowed);
-    page.section("not judged by name", Paint::Yellow, &sections.unjudged);
-    page.section("through others", Paint::Yellow, &sections.delegated);
+    let went_on = match run.failed() {
+        Some(false) => ", and the command went on",
+        Some(true) | None => "",
+    };
+    page.section("blocked", went_on, Paint::Red, &sections.blocked);
+    page.section("would be blocked", "", Paint::Yellow, &sections.would_block);
+    page.section("allowed", "", Paint::Green, &sections.allowed);
+    page.section("not judged by name", "", Paint::Yellow, &sections.unjudged);
+    page.section("through others", "", Paint::Yellow, &sections.delegated);
     if run.targets.is_empty() {
         page.line("  nothing was contacted");
+    }
+    if detail == Detail::Report {
+        page.processes();
+        page.usage();
     }
     let faults = faults(run, &sections, losses);
     if faults.is_empty() {
@@ -293,13 +319,15 @@ struct Columns {
     count: usize,
 }
 
-/// The summary as it is being written.
-struct Page {
+/// The report as it is being written.
+struct Page<'r> {
     text: String,
     style: Style,
+    run: &'r Run,
+    detail: Detail,
 }
 
-impl Page {
+impl Page<'_> {
     fn line(&mut self, line: &str) {
         self.text.push_str(line);
         self.text.push('\n');
@@ -363,11 +391,11 @@ impl Page {
         }
     }
 
-    fn section(&mut self, title: &str, paint: Paint, rows: &[Row<'_>]) {
+    fn section(&mut self, title: &str, outcome: &str, paint: Paint, rows: &[Row<'_>]) {
         if rows.is_empty() {
             return;
         }
-        let title = format!("  {title} ({})", rows.len());
+        let title = format!("  {title} ({}){outcome}", rows.len());
         self.line(&self.style.paint(paint, &title));
         let shown = &rows[..rows.len().min(MAX_ROWS)];
         let columns = Columns {
@@ -402,16 +430,74 @@ impl Page {
             let mut commands = commands(total).into_iter();
             let first = commands.next().unwrap_or_default();
             let count = tally(total);
+            let since = match self.detail {
+                Detail::Report => since(self.run, total.first),
+                Detail::Summary => String::new(),
+            };
             let row = format!(
-                "{:margin$}{name:name_width$}  {count:count_width$}  {first}",
+                "{:margin$}{since}{name:name_width$}  {count:count_width$}  {first}",
                 ""
             );
             self.line(self.style.fit(&row).trim_end());
-            let indent = " ".repeat(margin + name_width + 2 + count_width + 2);
-            for command in commands.chain(grounds(total)) {
+            let indent = " ".repeat(since.len() + margin + name_width + 2 + count_width + 2);
+            let grounds = grounds(total).into_iter().chain(aftermath(self.run, total));
+            for command in commands.chain(grounds) {
                 self.line(&self.style.fit(&format!("{indent}{command}")));
             }
         }
+    }
+
+    /// Who did what: the tree of those who acted, and of those who started them.
+    fn processes(&mut self) {
+        let processes = &self.run.processes;
+        let mut rows = Vec::new();
+        let mut open: Vec<(ProcessKey, usize)> =
+            processes.roots().map(|(key, _)| (key, 0)).collect();
+        open.reverse();
+        // Not recursive: a log may tell of any depth.
+        while let Some((key, depth)) = open.pop() {
+            let Some(node) = processes.get(key) else {
+                continue;
+            };
+            rows.extend(branch(node, depth));
+            let children: Vec<_> = processes.children(key).collect();
+            open.extend(children.iter().rev().map(|(key, _)| (*key, depth + 1)));
+        }
+        if rows.is_empty() {
+            return;
+        }
+        let count = processes.len();
+        let title = format!("  processes ({count})");
+        self.line(&self.style.paint(Paint::Bold, &title));
+        for (paint, row) in rows.iter().take(MAX_TREE) {
+            let row = self.style.fit(row);
+            match paint {
+                Some(paint) => self.line(&self.style.paint(*paint, &row)),
+                None => self.line(&row),
+            }
+        }
+        let left_out = rows.len().saturating_sub(MAX_TREE);
+        if left_out > 0 {
+            self.line(&format!(
+                "    and {left_out} more lines (the audit log has them all)"
+            ));
+        }
+        if processes.more > 0 {
+            self.line(&format!("    and {} more processes", processes.more));
+        }
+    }
+
+    /// What the command has used.
+    fn usage(&mut self) {
+        let Some(end) = &self.run.end else {
+            return;
+        };
+        self.line(&format!(
+            "  used {} of user and {} of system time, and {} of memory at most",
+            Elapsed(Duration::from_micros(end.user_us)),
+            Elapsed(Duration::from_micros(end.system_us)),
+            Octets(end.max_rss),
+        ));
     }
 
     /// Say how many of `total` rows had no place.
@@ -420,6 +506,97 @@ impl Page {
             self.line(&format!("    and {more} more (--audit-log has them all)"));
         }
     }
+}
+
+/// When it was first contacted: `+0.4 s`, with room for what is longer.
+fn since(run: &Run, time: SystemTime) -> String {
+    let began = run.began.unwrap_or(time);
+    let since = time.duration_since(began).unwrap_or_default();
+    format!("{:>8}  ", format!("+{}", Elapsed(since)))
+}
+
+/// What went there, what became of the command after a refusal, and the time that was lost.
+fn aftermath(run: &Run, total: &Total) -> Vec<String> {
+    let mut lines = Vec::new();
+    let traffic = &total.traffic;
+    if traffic.connections > 0 {
+        let (received, sent) = (Octets(traffic.received), Octets(traffic.sent));
+        lines.push(format!("({received} in, {sent} out)"));
+    }
+    if let Some(through) = through(run, total) {
+        lines.push(format!("(through {through})"));
+    }
+    match total.consequence(run) {
+        Some(Consequence::Failed) => lines.push("(the command then failed)".to_owned()),
+        Some(Consequence::WentOn(Some(swallower))) => {
+            // That the command itself went on is said above.
+            let swallower = run.processes.get(swallower);
+            if let Some(node) = swallower.filter(|node| node.parent.is_some()) {
+                let command = Plain(node.command.as_bytes());
+                lines.push(format!("({command} succeeded all the same)"));
+            }
+        }
+        Some(Consequence::WentOn(None)) | None => {}
+    }
+    if total.waited >= NOTABLE {
+        lines.push(format!(
+            "(waited {} without an answer)",
+            Elapsed(total.waited)
+        ));
+    }
+    lines
+}
+
+/// Those between the wrapped command and the first that was refused, if there are any.
+fn through(run: &Run, total: &Total) -> Option<String> {
+    let chain: Vec<_> = run.processes.chain(*total.refused.first()?).collect();
+    let [_, between @ .., _] = &chain[..] else {
+        return None;
+    };
+    let commands = between.iter().rev();
+    let commands: Vec<String> = commands
+        .map(|(_, node)| Plain(node.command.as_bytes()).to_string())
+        .collect();
+    (!commands.is_empty()).then(|| commands.join(" -> "))
+}
+
+/// The lines of a process: what it was and how it ended, and what it did.
+fn branch(node: &Node, depth: usize) -> Vec<(Option<Paint>, String)> {
+    let indent = 4 + 2 * depth.min(MAX_DEPTH);
+    let command = Plain(node.command.as_bytes());
+    let ending = node.ending.map_or(String::new(), |ending| {
+        let lived = Elapsed(ending.lived);
+        match (ending.status, ending.signal) {
+            (Some(0), _) => format!("  ok after {lived}"),
+            (Some(status), _) => format!("  status {status} after {lived}"),
+            (None, Some(signal)) => format!("  {} after {lived}", signal_name(signal)),
+            (None, None) => String::new(),
+        }
+    });
+    let mut lines = vec![(None, format!("{:indent$}{command}{ending}", ""))];
+    for deed in &node.deeds {
+        let (verdict, paint) = match deed.verdict {
+            Verdict::Blocked => ("blocked", Some(Paint::Red)),
+            Verdict::WouldBlock => ("would be blocked", Some(Paint::Yellow)),
+            Verdict::Allowed => ("allowed", None),
+        };
+        let times = match deed.count {
+            0 | 1 => String::new(),
+            count => format!(" ({count} times)"),
+        };
+        let target = title(&deed.target);
+        lines.push((
+            paint,
+            format!("{:indent$}  - {verdict}: {target}{times}", ""),
+        ));
+    }
+    if node.more_deeds > 0 {
+        lines.push((
+            None,
+            format!("{:indent$}  - and {} more", "", node.more_deeds),
+        ));
+    }
+    lines
 }
 
 /// `3 lookups, 1 contact`
@@ -563,6 +740,26 @@ pub(super) fn signal_name(signal: u8) -> String {
         Ok(name) => name.to_string(),
         // The kernel has more signals than have names.
         Err(_unnamed) => format!("signal {signal}"),
+    }
+}
+
+/// Octets as people say them, in the unit that leaves them below a thousand.
+pub(super) struct Octets(pub(super) u64);
+
+impl fmt::Display for Octets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut unit = "B";
+        let (mut whole, mut rest) = (self.0, 0);
+        for larger in ["kB", "MB", "GB", "TB", "PB"] {
+            if whole < 1000 {
+                break;
+            }
+            (whole, rest, unit) = (whole / 1000, whole % 1000 / 100, larger);
+        }
+        match unit {
+            "B" => write!(f, "{whole} B"),
+            _ => write!(f, "{whole}.{rest} {unit}"),
+        }
     }
 }
 

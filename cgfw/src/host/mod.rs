@@ -6,6 +6,7 @@ mod sudoers;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
 
@@ -42,11 +43,11 @@ pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
-/// Columns of the terminal that stderr is, if it is one.
-pub fn terminal_width() -> Option<usize> {
+/// Columns of a terminal, if it is one.
+pub fn terminal_width(terminal: &impl AsRawFd) -> Option<usize> {
     // SAFETY: integers, for which zero is a value.
     let mut size: libc::winsize = unsafe { std::mem::zeroed() };
     // SAFETY: `size` is valid for writes; anything but a terminal makes the call fail.
-    let result = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
     (result == 0 && size.ws_col > 0).then_some(size.ws_col.into())
 }

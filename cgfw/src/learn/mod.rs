@@ -1,9 +1,8 @@
 /*!
 From what runs did to the smallest policy that permits it (`cgfw policy learn`).
 
-[`log`] reads audit logs, line by [`line`], [`seen`] collects what they say, [`needs`] finds which names,
-addresses and sockets have to be allowed for that on which ports, and [`text`] writes it
-as a policy. Only [`log`] touches files.
+[`seen`] collects what audit logs say, [`needs`] finds which names, addresses and sockets have to
+be allowed for that on which ports, and [`text`] writes it as a policy.
 
 What a rule has blocked, or would have, is left out: to allow that is a decision and not a
 lesson. The same holds for what was blocked by default, for which a run with `--audit` is
@@ -11,13 +10,12 @@ needed: where a command was refused something, nobody knows what it would have d
 */
 
 mod commands;
-mod line;
-mod log;
 mod needs;
 mod seen;
 mod text;
 
 use crate::cli::Learn;
+use crate::logs;
 
 /// What was learned.
 #[derive(Debug)]
@@ -34,8 +32,8 @@ pub struct Learned {
 ///
 /// If a log cannot be read, or has a line that is none of an audit log.
 pub fn learn(settings: &Learn) -> anyhow::Result<Learned> {
-    let mut notes = Vec::new();
-    let seen = log::read(&settings.logs, &mut notes)?;
+    let mut seen = seen::Seen::default();
+    let mut notes = logs::read(&settings.logs, |line| seen.add(line))?;
     let needs = needs::Needs::of(&seen, settings.generalise);
     notes.extend(seen.notes());
     notes.extend(needs.notes());

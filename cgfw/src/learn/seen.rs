@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::commands::{Commands, shown};
-use super::line::{Contact, Delegation, Dns, Entry, Event, Line, Reason, RunStart, Verdict};
+use crate::audit::{Act, Actor, Delegation, Dns, Endpoint, Event, Line, Service};
 use crate::escape::Plain;
-use crate::policy::{Domain, Transport};
+use crate::event::{Reason, Verdict};
+use crate::policy::{DirectIp, Domain, Transport};
 
 /// Things that one note names; more are counted.
 const MAX_NAMED: usize = 10;
@@ -71,34 +72,27 @@ impl Seen {
     pub(super) fn add(&mut self, line: Line) {
         let run = self.number(&line.run);
         match line.event {
-            Event::RunStart(RunStart { argv, direct_ip }) => {
-                self.runs[run].command = Some(shown(&argv, "", false));
-                self.runs[run].blocks_direct_ip = direct_ip == "block";
+            Event::RunStart(start) => {
+                self.runs[run].command = Some(shown(&start.argv, "", false));
+                self.runs[run].blocks_direct_ip = start.direct_ip == DirectIp::Block;
             }
             Event::Dns(dns) => self.dns(run, dns),
             Event::Connect(contact) | Event::Packet(contact) => {
-                self.contact(run, contact, How::Itself);
+                let process = contact.process.as_ref();
+                self.contact(run, &contact.act, contact.to, process, How::Itself);
             }
-            Event::Delegation(Delegation::Contact(contact)) => {
-                let how = match contact.via {
-                    Some(_) => How::Proxy,
-                    None => How::Listener,
-                };
-                self.contact(run, contact, how);
-            }
-            Event::Delegation(Delegation::Socket { entry, socket }) => {
-                if self.is_lesson(&entry, None, &socket) {
-                    let commands = self.sockets.entry(socket).or_default();
-                    commands.extend(&commands_of(&entry));
-                }
-            }
-            Event::Moved {} => self.runs[run].moved += 1,
-            Event::Loss { count } => self.runs[run].lost += count,
-            Event::RunEnd { lines_lost } => {
-                self.runs[run].lost += lines_lost;
+            Event::Delegation(delegation) => self.delegation(run, delegation),
+            Event::Moved(_) => self.runs[run].moved += 1,
+            Event::Loss(loss) => self.runs[run].lost += loss.count,
+            Event::RunEnd(end) => {
+                self.runs[run].lost += end.lines_lost;
                 self.runs[run].has_ended = true;
             }
-            Event::Unknown => {}
+            Event::Policy(_)
+            | Event::Exit(_)
+            | Event::Traffic(_)
+            | Event::Unanswered(_)
+            | Event::Unknown => {}
         }
     }
 
@@ -116,70 +110,81 @@ impl Seen {
     }
 
     fn dns(&mut self, run: usize, dns: Dns) {
-        let Dns {
-            entry,
-            qname,
-            answers,
-        } = dns;
-        if !self.is_lesson(&entry, Some(&qname), &qname.to_string()) {
+        let Some(qname) = dns.act.qname.clone() else {
+            return;
+        };
+        if !self.is_lesson(&dns.act, &qname.to_string()) {
             return;
         }
-        for address in answers {
+        let process = dns.process.as_ref();
+        for address in dns.answers {
             let leads = self.leads.entry((run, address.to_canonical())).or_default();
-            leads.entry(qname.clone()).or_default().extend(entry.pid);
+            let askers = leads.entry(qname.clone()).or_default();
+            askers.extend(process.map(|process| process.pid));
         }
         let commands = self.lookups.entry(qname).or_default();
-        commands.extend(&commands_of(&entry));
+        commands.extend(&commands_of(process));
     }
 
-    fn contact(&mut self, run: usize, contact: Contact, how: How) {
-        let entry = &contact.entry;
-        let target = || match &contact.qname {
-            Some(name) => name.to_string(),
-            None => format!(
-                "{}:{}/{}",
-                contact.dst_ip,
-                contact.dst_port,
-                Plain(contact.proto.as_bytes())
-            ),
+    fn delegation(&mut self, run: usize, delegation: Delegation) {
+        let process = delegation.process.as_ref();
+        let how = match delegation.via {
+            Some(_) => How::Proxy,
+            None => How::Listener,
         };
-        if !self.is_lesson(entry, contact.qname.as_ref(), &target()) {
+        match delegation.to {
+            Service::Port(to) => self.contact(run, &delegation.act, to, process, how),
+            Service::Socket { socket } => {
+                if self.is_lesson(&delegation.act, &socket) {
+                    let commands = self.sockets.entry(socket).or_default();
+                    commands.extend(&commands_of(process));
+                }
+            }
+        }
+    }
+
+    fn contact(&mut self, run: usize, act: &Act, to: Endpoint, process: Option<&Actor>, how: How) {
+        let target = act
+            .qname
+            .as_ref()
+            .map_or_else(|| to.to_string(), ToString::to_string);
+        if !self.is_lesson(act, &target) {
             return;
         }
-        let ip = contact.dst_ip.to_canonical();
+        let ip = to.ip.to_canonical();
         // Where a policy blocks addresses by default, nothing but this host is exempt.
         let is_own = self.runs[run].blocks_direct_ip
-            && (entry.verdict, entry.reason) == (Verdict::Allowed, Reason::DirectIp);
-        if how == How::Itself && contact.qname.is_none() && (is_own || is_loopback(ip)) {
+            && (act.verdict, act.reason) == (Verdict::Allowed, Reason::DirectIp);
+        if how == How::Itself && act.qname.is_none() && (is_own || is_loopback(ip)) {
             return;
         }
         let reached = Reached {
             run,
-            pid: entry.pid,
-            transport: contact.transport(),
-            port: contact.dst_port,
+            pid: process.map(|process| process.pid),
+            transport: transport(&to.proto),
+            port: to.port,
             how,
             ip,
-            qname: contact.qname.clone(),
+            qname: act.qname.clone(),
         };
         let commands = self.contacts.entry(reached).or_default();
-        commands.extend(&commands_of(entry));
+        commands.extend(&commands_of(process));
     }
 
     /// Whether the act was permitted, or would have been but for the default. What is not is
     /// noted as left out.
-    fn is_lesson(&mut self, entry: &Entry, name: Option<&Domain>, target: &str) -> bool {
-        let is_by_default = matches!(entry.reason, Reason::Default | Reason::DirectIp);
-        let left_out = match (entry.verdict, is_by_default) {
+    fn is_lesson(&mut self, act: &Act, target: &str) -> bool {
+        let is_by_default = matches!(act.reason, Reason::Default | Reason::DirectIp);
+        let left_out = match (act.verdict, is_by_default) {
             (Verdict::Allowed, _) | (Verdict::WouldBlock, true) => return true,
             (Verdict::Blocked, true) => &mut self.by_default,
             (Verdict::Blocked | Verdict::WouldBlock, false) => {
-                self.blocked.extend(name.cloned());
+                self.blocked.extend(act.qname.clone());
                 &mut self.by_rule
             }
         };
         let target = Plain(target.as_bytes());
-        let what = match &entry.rule {
+        let what = match &act.rule {
             Some(rule) => format!("{target} ({})", Plain(rule.as_bytes())),
             None => target.to_string(),
         };
@@ -261,10 +266,18 @@ fn left_out(acts: &BTreeMap<String, u64>, why: &str) -> Option<String> {
     })
 }
 
-fn commands_of(entry: &Entry) -> Commands {
-    match entry.pid {
-        Some(_) => Commands::one(shown(&entry.argv, &entry.comm, entry.argv_truncated)),
+fn commands_of(process: Option<&Actor>) -> Commands {
+    match process {
+        Some(process) => Commands::one(shown(&process.argv, &process.comm, process.argv_truncated)),
         None => Commands::one("an unknown process".to_owned()),
+    }
+}
+
+fn transport(proto: &str) -> Transport {
+    match proto {
+        "tcp" => Transport::Tcp,
+        "udp" | "udplite" => Transport::Udp,
+        _ => Transport::Other,
     }
 }
 

@@ -25,8 +25,8 @@ pub use self::processes::{Ancestors, Exit};
 use self::processes::{Processes, Who};
 use self::recent::Recent;
 use crate::event::{
-    Contact, Delegation, Directory, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
-    Query, QueryKey, Reason, Repeats, Service, Verdict,
+    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId, Query,
+    QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -302,9 +302,9 @@ impl Ledger {
             .collect()
     }
 
-    /// Whether the path of a directory is known; else a [`Fact::Found`] can tell it.
-    pub fn knows(&self, directory: &Directory) -> bool {
-        self.processes.knows(directory)
+    /// Whether it is known where a process works; else a [`Fact::Found`] can tell it.
+    pub fn knows_place_of(&self, process: &Process) -> bool {
+        self.processes.working_directory(process).is_some()
     }
 
     /// Observations that got lost between the kernel and here.

@@ -39,7 +39,7 @@ pub(super) struct Who {
 #[derive(Clone, Debug)]
 pub struct Exit {
     pub time: SystemTime,
-    /// As it was at its end.
+    /// What it was at its end, but for the working directory: that is known of acts.
     pub process: Arc<Process>,
     pub status: Status,
     /// How long it existed.
@@ -56,8 +56,10 @@ struct End {
 /// What is known of a process.
 #[derive(Debug, Default)]
 struct Known {
-    /// What it executed last, or who it is a copy of.
+    /// What it executed last, or who it is a copy of; without working directory.
     image: Option<Arc<Process>>,
+    /// Where that was executed.
+    place: Option<(Directory, Arc<[u8]>)>,
     ancestors: Option<Ancestors>,
     /// What its children have for ancestors, as long as it executes nothing else.
     heritage: Option<Ancestors>,
@@ -97,6 +99,7 @@ impl Processes {
         let known = match self.living.get_mut(&parent) {
             Some(known) => Known {
                 image: known.image.clone(),
+                place: known.place.clone(),
                 ancestors: known.heritage(parent, &mut self.room),
                 ..Known::default()
             },
@@ -106,15 +109,17 @@ impl Processes {
         self.living.insert(child, known);
     }
 
-    pub(super) fn executed(&mut self, process: Process) {
-        self.found(process.directory, &process.cwd);
+    pub(super) fn executed(&mut self, mut process: Process) {
         let id = process.id();
+        let directory = std::mem::take(&mut process.directory);
+        let path = self.found(directory, &std::mem::take(&mut process.cwd));
         let mut known = self.living.remove(&id).unwrap_or_default();
         // Nothing else is executed before the command is.
         if !std::mem::replace(&mut self.begun, true) {
             known.ancestors = Some(Ancestors::default());
         }
         known.image = self.room.take(process);
+        known.place = path.map(|path| (directory, path));
         known.heritage = None;
         self.living.insert(id, known);
     }
@@ -133,16 +138,29 @@ impl Processes {
         self.ended.insert(id, known);
     }
 
-    /// A directory has this path.
-    pub(super) fn found(&mut self, directory: Directory, path: &[u8]) {
-        if directory != Directory::default() && !path.is_empty() {
-            self.directories.insert(directory, path.into());
+    /// A directory has this path, if it is known.
+    pub(super) fn found(&mut self, directory: Directory, path: &[u8]) -> Option<Arc<[u8]>> {
+        if directory == Directory::default() || path.is_empty() {
+            return None;
         }
+        let path: Arc<[u8]> = match self.directories.get(&directory) {
+            Some(known) if **known == *path => Arc::clone(known),
+            _ => path.into(),
+        };
+        self.directories.insert(directory, Arc::clone(&path));
+        Some(path)
     }
 
-    /// Whether the path of a directory is known.
-    pub(super) fn knows(&self, directory: &Directory) -> bool {
-        self.directories.get(directory).is_some()
+    /// The path of the working directory of a process.
+    pub(super) fn working_directory(&self, process: &Process) -> Option<&Arc<[u8]>> {
+        self.directories.get(&process.directory).or_else(|| {
+            let (directory, path) = self.known(process.id())?.place.as_ref()?;
+            (*directory == process.directory).then_some(path)
+        })
+    }
+
+    fn known(&self, id: ProcessId) -> Option<&Known> {
+        self.living.get(&id).or_else(|| self.ended.get(&id))
     }
 
     /// The process with all that is known of it, and where it comes from; `None` if it is
@@ -152,12 +170,12 @@ impl Processes {
         if id.pid == 0 {
             return None;
         }
-        let known = self.living.get(&id).or_else(|| self.ended.get(&id));
+        if let Some(path) = self.working_directory(&process) {
+            process.cwd = path.to_vec();
+        }
+        let known = self.known(id);
         if let Some(image) = known.and_then(|known| known.image.as_deref()) {
             complete(&mut process, image);
-        }
-        if let Some(path) = self.directories.get(&process.directory) {
-            process.cwd = path.to_vec();
         }
         let ancestors = known.and_then(|known| known.ancestors.clone());
         let ancestors = ancestors.unwrap_or_default();
@@ -256,9 +274,6 @@ fn complete(process: &mut Process, image: &Process) {
     }
     process.exe.clone_from(&image.exe);
     process.script.clone_from(&image.script);
-    if process.directory == image.directory {
-        process.cwd.clone_from(&image.cwd);
-    }
     let is_start = image.argv.join(&0).starts_with(&process.argv.join(&0));
     // A process may have written something else there since.
     if process.argv.is_empty() || process.truncated && is_start {
@@ -312,4 +327,237 @@ pub(super) fn octets(process: &Process) -> usize {
     let arguments: usize = arguments.map(|argument| ARGUMENT + argument.len()).sum();
     let names = [&process.comm, &process.exe, &process.script, &process.cwd];
     size_of::<Process>() + names.map(Vec::len).iter().sum::<usize>() + arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn id(pid: u32) -> ProcessId {
+        ProcessId {
+            pid,
+            started: u64::from(pid) * 10,
+        }
+    }
+
+    fn directory(inode: u64) -> Directory {
+        Directory {
+            inode,
+            ..Directory::default()
+        }
+    }
+
+    /// A process as it acts, in the directory of that number.
+    fn acting(pid: u32, image: u64, inode: u64) -> Process {
+        Process {
+            pid,
+            tid: pid,
+            started: id(pid).started,
+            argv: vec![b"cut".to_vec()],
+            truncated: true,
+            directory: directory(inode),
+            image,
+            ..Process::default()
+        }
+    }
+
+    /// The processes of a run, of which the first has executed `sh`.
+    fn run() -> Processes {
+        let mut processes = Processes::new();
+        execute(&mut processes, 1, 100, "sh");
+        processes
+    }
+
+    /// Execute a command with the directory `/inode`, where `inode` is the number of the image.
+    fn execute(processes: &mut Processes, pid: u32, image: u64, command: &str) {
+        let argv: Vec<Vec<u8>> = command.split(' ').map(Into::into).collect();
+        processes.executed(Process {
+            truncated: false,
+            exe: format!("/bin/{}", command.split(' ').next().unwrap()).into_bytes(),
+            cwd: format!("/{image}").into_bytes(),
+            argv,
+            ..acting(pid, image, image)
+        });
+    }
+
+    fn end(processes: &mut Processes, pid: u32, code: u8) {
+        let end = (TIME, Status::Code(code), Duration::from_millis(1));
+        processes.exited(id(pid), end);
+    }
+
+    #[track_caller]
+    fn who(processes: &mut Processes, process: Process) -> (Process, String) {
+        let who = processes.acted(process).unwrap();
+        let name = |process: &Arc<Process>| {
+            let exe = String::from_utf8_lossy(&process.exe).into_owned();
+            format!("{}{}", exe.trim_start_matches("/bin/"), process.pid)
+        };
+        let names: Vec<String> = who.ancestors.iter().map(name).collect();
+        (Process::clone(&who.process), names.join(" "))
+    }
+
+    #[test]
+    fn a_process_is_what_it_executed_last_and_comes_from_who_forked_it() {
+        let mut processes = run();
+        processes.forked(id(1), id(2));
+        execute(&mut processes, 2, 101, "make cut");
+        processes.forked(id(2), id(3));
+        execute(&mut processes, 3, 102, "cut long");
+        let (process, from) = who(&mut processes, acting(3, 102, 102));
+        assert_eq!(process.exe, b"/bin/cut");
+        assert_eq!(process.cwd, b"/102");
+        assert_eq!(process.argv, [b"cut".to_vec(), b"long".to_vec()]);
+        assert!(!process.truncated);
+        assert_eq!(from, "sh1 make2");
+        assert_eq!(who(&mut processes, acting(1, 100, 100)).1, "");
+    }
+
+    #[test]
+    fn a_copy_is_what_its_parent_was() {
+        let mut processes = run();
+        processes.forked(id(1), id(2));
+        // The parent is another one by now.
+        execute(&mut processes, 1, 101, "sleep");
+        processes.forked(id(2), id(3));
+        let (process, from) = who(&mut processes, acting(3, 100, 100));
+        assert_eq!(process.exe, b"/bin/sh");
+        assert_eq!(from, "sh1 sh2");
+    }
+
+    #[test]
+    fn who_ended_in_between_is_still_an_ancestor() {
+        let mut processes = run();
+        processes.forked(id(1), id(2));
+        processes.forked(id(2), id(3));
+        end(&mut processes, 2, 0);
+        end(&mut processes, 1, 0);
+        assert_eq!(who(&mut processes, acting(3, 100, 0)).1, "sh1 sh2");
+    }
+
+    #[test]
+    fn of_another_image_nothing_is_said() {
+        let mut processes = run();
+        for (pid, image) in [(1, 101), (1, 0), (7, 100)] {
+            let (process, from) = who(&mut processes, acting(pid, image, 0));
+            assert_eq!((process.exe, from), (Vec::new(), String::new()));
+            assert_eq!(process.argv, [b"cut"]);
+        }
+    }
+
+    #[test]
+    fn who_comes_out_of_a_gap_comes_from_nobody() {
+        let mut processes = run();
+        execute(&mut processes, 9, 200, "curl");
+        processes.forked(id(9), id(10));
+        let (process, from) = who(&mut processes, acting(10, 200, 0));
+        assert_eq!((&process.exe[..], &*from), (&b"/bin/curl"[..], ""));
+    }
+
+    #[test]
+    fn arguments_that_were_written_over_are_left_as_they_are() {
+        let mut processes = run();
+        execute(&mut processes, 1, 101, "other cut");
+        let (process, _) = who(&mut processes, acting(1, 101, 0));
+        assert_eq!(process.argv, [b"cut"]);
+        assert!(process.truncated);
+    }
+
+    #[test]
+    fn a_directory_that_nobody_described_has_no_path() {
+        let mut processes = run();
+        assert_eq!(who(&mut processes, acting(1, 100, 55)).0.cwd, b"");
+        assert!(processes.working_directory(&acting(1, 100, 55)).is_none());
+        processes.found(directory(55), b"/found");
+        assert_eq!(who(&mut processes, acting(1, 100, 55)).0.cwd, b"/found");
+        processes.found(directory(55), b"/renamed");
+        assert_eq!(who(&mut processes, acting(1, 100, 55)).0.cwd, b"/renamed");
+        // Where it was executed is remembered however many there were since.
+        for n in 0..3 * u64::try_from(DIRECTORIES).unwrap() {
+            processes.found(directory(1000 + n), b"/x");
+        }
+        assert_eq!(who(&mut processes, acting(1, 100, 100)).0.cwd, b"/100");
+    }
+
+    #[test]
+    fn ends_are_told_of_those_that_acted_and_of_whom_they_come_from() {
+        let mut processes = run();
+        for (parent, child) in [(1, 2), (2, 3), (1, 4)] {
+            processes.forked(id(parent), id(child));
+        }
+        who(&mut processes, acting(3, 100, 0));
+        for (pid, code) in [(4, 4), (3, 3), (2, 2), (1, 1)] {
+            end(&mut processes, pid, code);
+            end(&mut processes, pid, code);
+        }
+        let exits: Vec<Exit> = processes.exits().collect();
+        let told: Vec<_> = exits.iter().map(|e| (e.process.pid, e.status)).collect();
+        let code = |n: u8| (u32::from(n), Status::Code(n));
+        assert_eq!(told, [code(3), code(2), code(1)]);
+        // An act that took its time.
+        who(&mut processes, acting(4, 100, 0));
+        let exits: Vec<Exit> = processes.exits().collect();
+        assert_eq!(exits.len(), 1);
+        assert_eq!(exits[0].process.pid, 4);
+        assert_eq!(exits[0].process.exe, b"/bin/sh");
+    }
+
+    #[test]
+    fn a_pid_that_is_used_again_is_another_process() {
+        let mut processes = run();
+        processes.forked(id(1), id(2));
+        execute(&mut processes, 2, 101, "make");
+        end(&mut processes, 2, 0);
+        let again = ProcessId {
+            pid: 2,
+            started: 99,
+        };
+        processes.forked(id(1), again);
+        let process = Process {
+            started: 99,
+            ..acting(2, 100, 0)
+        };
+        assert_eq!(who(&mut processes, process).0.exe, b"/bin/sh");
+        assert_eq!(who(&mut processes, acting(2, 101, 0)).0.exe, b"/bin/make");
+    }
+
+    #[test]
+    fn of_a_long_chain_the_first_and_the_nearest_are_left() {
+        let mut processes = run();
+        for pid in 1..1000 {
+            processes.forked(id(pid), id(pid + 1));
+        }
+        let who = processes.acted(acting(1000, 100, 0)).unwrap();
+        let pids: Vec<u32> = who.ancestors.iter().map(|process| process.pid).collect();
+        assert_eq!(pids.len(), MAX_ANCESTORS);
+        assert_eq!((pids[0], pids[1], pids[63]), (1, 937, 999));
+    }
+
+    #[test]
+    fn no_flood_of_processes_fills_the_memory() {
+        let mut processes = run();
+        let long = "x".repeat(4000);
+        for n in 0..60_000 {
+            processes.forked(id(1), id(n + 2));
+            execute(&mut processes, n + 2, 101, &long);
+        }
+        let held = processes.room.kept.iter().filter_map(Weak::upgrade);
+        let held: usize = held.map(|process| octets(&process)).sum();
+        assert!(held <= MAX_OCTETS, "{held}");
+        assert!(processes.room.kept.len() <= 60_000);
+        // Those that end make room.
+        for n in 0..60_000 {
+            end(&mut processes, n + 2, 0);
+        }
+        for n in 0..10_000 {
+            processes.forked(id(1), id(100_000 + n));
+            end(&mut processes, 100_000 + n, 0);
+        }
+        for n in 0..2000 {
+            execute(&mut processes, 200_000 + n, 102, "curl");
+        }
+        let (process, _) = who(&mut processes, acting(201_999, 102, 0));
+        assert_eq!(process.exe, b"/bin/curl");
+    }
 }

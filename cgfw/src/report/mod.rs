@@ -20,7 +20,7 @@ use crate::audit::{Fate, Line, Survivor, encode};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
-use crate::formats::{self, Losses, Style};
+use crate::formats::{self, Detail, Format, Losses, Style};
 use crate::ledger::{Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
@@ -118,6 +118,14 @@ struct AuditLog {
     outlet: Outlet,
 }
 
+/// A report that is written to a file when the run has ended.
+#[derive(Debug)]
+struct Left {
+    format: Format,
+    path: PathBuf,
+    outlet: Outlet,
+}
+
 /// Tells of a run.
 #[derive(Debug)]
 pub struct Report {
@@ -127,6 +135,7 @@ pub struct Report {
     style: Style,
     stderr: Outlet,
     audit_log: Option<AuditLog>,
+    left: Vec<Left>,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
 }
@@ -158,9 +167,30 @@ impl Report {
                     Ok::<_, io::Error>(AuditLog { path, outlet })
                 })
                 .transpose()?,
+            left: Vec::new(),
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
         })
+    }
+
+    /// Write a report to `file`, of that path, when the run has ended.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started.
+    pub fn leave(
+        &mut self,
+        format: Format,
+        path: PathBuf,
+        file: impl Write + Send + 'static,
+    ) -> io::Result<()> {
+        let outlet = Outlet::new("cgfw-report", file)?;
+        self.left.push(Left {
+            format,
+            path,
+            outlet,
+        });
+        Ok(())
     }
 
     /// The run starts: the first line of the audit log, and what is enforced. That nothing
@@ -270,13 +300,43 @@ impl Report {
                 self.say_that_lines_are_lost(&log.path, closed.error);
             }
         }
+        self.write_reports();
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
-            let summary = formats::text(&self.run, losses, self.style);
+            let summary = formats::text(&self.run, Detail::Summary, losses, self.style);
             self.stderr.write_last(summary.into_bytes(), GRACE);
         }
         losses.stderr = self.stderr.close(GRACE).lost;
         losses
+    }
+
+    /// The reports that were asked for. One that cannot be written is said, and no reason to
+    /// call the command failed.
+    fn write_reports(&mut self) {
+        let runs = std::slice::from_ref(&self.run);
+        let mut complaints = Vec::new();
+        for Left {
+            format,
+            path,
+            outlet,
+        } in self.left.drain(..)
+        {
+            let text = formats::render(format, runs, Style::default());
+            outlet.write_last(text.into_bytes(), GRACE);
+            let closed = outlet.close(GRACE);
+            if closed.lost > 0 || closed.error.is_some() {
+                let reason = closed
+                    .error
+                    .map_or("it takes too long".to_owned(), |error| error.to_string());
+                complaints.push(format!(
+                    "cannot write the report {}: {reason}",
+                    path.display()
+                ));
+            }
+        }
+        for complaint in complaints {
+            self.error(&complaint);
+        }
     }
 
     /// Enter a line into the account of the run, and into the log.

@@ -524,7 +524,7 @@ fn a_section_has_at_most_a_hundred_rows_and_says_how_many_more_there_are() {
             .collect();
     });
     let summary = &stderr[stderr.find("cgfw: ").unwrap()..];
-    assert!(summary.contains("  blocked (150)\n    n000.github.com"));
+    assert!(summary.contains("  blocked (150), and the command went on\n    n000.github.com"));
     let end = "    and 50 more (--audit-log has them all)\nnot clean: 150 targets were blocked\n";
     assert!(summary.ends_with(end), "{summary}");
     assert!(summary.contains("    100  [sleep]\n    and 1 more"));
@@ -925,7 +925,7 @@ fn a_refused_delegation_is_among_what_was_blocked() {
 WARN DELEGATION BLOCKED reason=FromDelegation blocked=true blockedAt=delegation pid=5 \
 cmd=\"docker ps\" firewallMethod=blocklist socket=\"/run/docker.sock\" peerPid=812 peer=\"dockerd\"
 cgfw: ./deploy.sh --fast succeeded after 2.4 s
-  blocked (1)
+  blocked (1), and the command went on
     /run/docker.sock  1 contact  docker ps
                                  (dockerd, pid 812)
                                  (--strict: not of this run)
@@ -1049,8 +1049,12 @@ fn a_refusal_says_why_the_rule_is_there_and_whom_to_ask() {
 #[test]
 fn what_was_blocked_is_grouped_by_the_owner_to_ask() {
     for (audit, title, verdict) in [
-        (false, "blocked", "4 targets were blocked"),
-        (true, "would be blocked", "4 targets would be blocked"),
+        (
+            false,
+            "blocked (4), and the command went on",
+            "4 targets were blocked",
+        ),
+        (true, "would be blocked (4)", "4 targets would be blocked"),
     ] {
         let rules = vec![
             written(3, "ads.example", "", ""),
@@ -1072,7 +1076,7 @@ fn what_was_blocked_is_grouped_by_the_owner_to_ask() {
             &format!(
                 "\
 cgfw: ./deploy.sh --fast succeeded after 2.4 s
-  {title} (4)
+  {title}
     owner: team-db (1)
       a.db.example  2 lookups  curl -O
                                (policy.toml:11: db.example)

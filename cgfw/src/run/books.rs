@@ -162,6 +162,9 @@ impl Books {
     }
 
     fn record(&mut self, event: Event) {
+        if let Some(place) = self.inquiry.place(&event, &self.ledger) {
+            self.record_complete(place);
+        }
         if let Some(event) = self.inquiry.complete(event, &mut self.report) {
             self.record_complete(event);
         }

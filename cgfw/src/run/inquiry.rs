@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 
 use super::search::{Completed, Search};
 use crate::cgroup::Members;
-use crate::event::{Event, Fact, Moved, Service};
+use crate::event::{Directory, Event, Fact, Moved, Service};
+use crate::ledger::Ledger;
 use crate::peers::{self, Found};
 use crate::report::Report;
 
@@ -52,6 +53,26 @@ impl Inquiry {
             | Fact::Lost(_) => {}
         }
         Some(event)
+    }
+
+    /// Where somebody works who acted and changed directories without executing anything there,
+    /// if that can still be found out.
+    pub(super) fn place(&self, event: &Event, ledger: &Ledger) -> Option<Event> {
+        let process = event.fact.actor()?;
+        let directory = process.directory;
+        if directory == Directory::default() || ledger.knows_place_of(process) {
+            return None;
+        }
+        let pid = Pid::from_raw(process.pid.cast_signed());
+        let place = self.members.working_directory(pid, process.started)?;
+        let is_it = (place.device, place.inode) == (directory.device, directory.inode);
+        is_it.then(|| Event {
+            time: event.time,
+            fact: Fact::Found {
+                directory,
+                path: place.path,
+            },
+        })
     }
 
     /// The next event that took its time, if it is complete and not moot.

@@ -1,6 +1,6 @@
 //! Everything that is looked up, checked or opened before anything is made.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -168,7 +168,11 @@ pub(super) fn open_report(
     let audit_log = settings
         .audit_log
         .as_deref()
-        .map(|path| Ok::<_, anyhow::Error>((path.to_owned(), open_as(identity, path)?)))
+        .map(|path| {
+            let log = open_as(identity, path, File::options().append(true))
+                .with_context(|| format!("cannot open the audit log {}", path.display()))?;
+            Ok::<_, anyhow::Error>((path.to_owned(), log))
+        })
         .transpose()?;
     let verbosity = match (settings.quiet, settings.verbose) {
         (true, _) => Verbosity::Quiet,
@@ -179,9 +183,9 @@ pub(super) fn open_report(
         color: settings
             .color
             .is_on(io::stderr().is_terminal(), host::no_color()),
-        width: host::terminal_width(),
+        width: host::terminal_width(&io::stderr()),
     };
-    Report::new(
+    let mut report = Report::new(
         id.to_owned(),
         policy.default_action(),
         verbosity,
@@ -189,7 +193,16 @@ pub(super) fn open_report(
         io::stderr(),
         audit_log,
     )
-    .context("cannot start the report")
+    .context("cannot start the report")?;
+    for (format, path) in &settings.reports {
+        // What is there from before is no report on this run.
+        let file = open_as(identity, path, File::options().write(true).truncate(true))
+            .with_context(|| format!("cannot open the report {}", path.display()))?;
+        report
+            .leave(*format, path.clone(), file)
+            .context("cannot start a report")?;
+    }
+    Ok(report)
 }
 
 /// Say what is enforced, now that it is.
@@ -403,23 +416,26 @@ fn uid(identity: Option<&Identity>) -> Uid {
 }
 
 /// Open a file that the user named, with the user's rights: sudo must not lend root's.
-fn open_as(identity: Option<&Identity>, path: &Path) -> anyhow::Result<File> {
-    let open = || {
-        File::options()
-            .append(true)
+fn open_as(
+    identity: Option<&Identity>,
+    path: &Path,
+    options: &mut OpenOptions,
+) -> anyhow::Result<File> {
+    let mut open = || {
+        let options = options
             .create(true)
             .mode(0o600)
             // A pipe that nobody reads is an error now, and not a run that never starts.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .with_context(|| format!("cannot open the audit log {}", path.display()))
+            .custom_flags(libc::O_NONBLOCK);
+        Ok(options.open(path)?)
     };
     let file = match identity {
         Some(identity) => child::as_user(identity, open),
         None => open(),
     }?;
     // From here on only its own thread writes, and may wait.
-    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).context("cannot set up the audit log")?;
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
     Ok(file)
 }
 

@@ -6,17 +6,22 @@ use std::time::{Duration, SystemTime};
 
 use cgfw::bpf::decode;
 use cgfw::event::{
-    Contact, Delegation, Event, Fact, Layer, Moved, Process, Query, QueryKey, Service, Verdict,
+    Contact, Delegation, Event, Fact, Layer, Moved, Process, ProcessId, Query, QueryKey, Service,
+    Status, Verdict,
 };
 use cgfw::ledger::{Act, Entry, Ledger, Reached};
 use cgfw::policy::{Domain, Policy, Transport};
 
 /// The size of a record, in octets.
-const RECORD: usize = 1128;
+const RECORD: usize = 1168;
 /// Of one about a unix socket, which has a name behind it.
 const UNIX_RECORD: usize = RECORD + PATH + 4;
 const ARGV: usize = 1024;
 const PATH: usize = 108;
+/// Of a fork, and of an end.
+const LIFE_RECORD: usize = 40;
+/// Of an exec, without its text.
+const EXEC_RECORD: usize = 128;
 
 // The kinds.
 const QUERY: u32 = 1;
@@ -26,6 +31,9 @@ const SOCKET: u32 = 4;
 const DELEGATION: u32 = 5;
 const UNIX: u32 = 6;
 const MOVED: u32 = 7;
+const FORKED: u32 = 8;
+const EXECUTED: u32 = 9;
+const EXITED: u32 = 10;
 
 /// Judge an input: an octet of flags, and records one behind the other.
 pub fn records(input: &[u8]) {
@@ -67,7 +75,8 @@ pub fn records(input: &[u8]) {
             }
             Fact::Delegation(delegation) => {
                 check_delegation(delegation, record, audit);
-                assert_eq!(ledger.record(event).len(), 1);
+                let entered = ledger.record(event);
+                assert!(matches!(entered.first(), Some(Entry::Observed(_))));
             }
             Fact::Moved(Moved { process, .. }) => {
                 assert_eq!(word(record, 28), MOVED);
@@ -76,7 +85,10 @@ pub fn records(input: &[u8]) {
                 assert!(matches!(entered[..], [Entry::Moved { .. }]), "{entered:?}");
             }
             Fact::Forked { .. } | Fact::Executed(_) | Fact::Exited { .. } => {
-                ledger.record(event);
+                check_life(&event.fact, record);
+                let entered = ledger.record(event);
+                let is_end = |entry: &Entry| matches!(entry, Entry::Exited(_));
+                assert!(entered.len() <= 1 && entered.iter().all(is_end));
             }
             Fact::Query(_)
             | Fact::Repeats(_)
@@ -93,16 +105,37 @@ pub fn records(input: &[u8]) {
 /// Cut the next record off, or what there is of it.
 fn next<'r>(records: &mut &'r [u8]) -> &'r [u8] {
     let size = match records.get(28..32) {
-        Some(_) if word(records, 28) == UNIX => UNIX_RECORD,
-        _ => RECORD,
+        Some(_) => match word(records, 28) {
+            UNIX => UNIX_RECORD,
+            FORKED | EXITED => LIFE_RECORD,
+            EXECUTED => EXEC_RECORD.saturating_add(texts(records).iter().sum()),
+            _ => RECORD,
+        },
+        None => RECORD,
     };
     let (record, rest) = records.split_at(size.min(records.len()));
     *records = rest;
     record
 }
 
+/// How long the parts of the text behind an exec are said to be.
+fn texts(record: &[u8]) -> [usize; 4] {
+    [104, 108, 112, 116].map(|at| match record.get(at..at + 4) {
+        Some(_) => usize::try_from(word(record, at)).expect("a 64-bit machine"),
+        None => 0,
+    })
+}
+
 /// Whether it has to be decoded.
 fn is_whole(record: &[u8]) -> bool {
+    let kind = record.get(28..32).map(|_| word(record, 28));
+    if kind == Some(EXECUTED) {
+        return record.len() >= EXEC_RECORD
+            && record.len() - EXEC_RECORD == texts(record).iter().sum::<usize>();
+    }
+    if let Some(FORKED | EXITED) = kind {
+        return record.len() == LIFE_RECORD;
+    }
     if record.len() < RECORD {
         return false;
     }
@@ -183,30 +216,131 @@ fn check_process(process: &Process, record: &[u8]) {
     assert_eq!(process.started, long(record, 40));
     let ids = [process.tid, process.pid, process.ppid, process.uid];
     assert_eq!(ids, [64, 68, 72, 76].map(|at| word(record, at)));
-    let comm = &record[88..104];
-    let end = comm.iter().position(|octet| *octet == 0).unwrap_or(16);
-    assert_eq!(process.comm, comm[..end]);
+    check_comm(process, &record[88..104]);
     let length = usize::try_from(word(record, 80)).map_or(ARGV, |length| length.min(ARGV));
-    // Nothing is left out, and nothing is made up.
-    let raw = &record[104..104 + length];
-    let joined = process.argv.join(&0);
-    assert_eq!(joined, raw.strip_suffix(b"\0").unwrap_or(raw));
-    assert_eq!(process.argv.is_empty(), raw.is_empty());
+    check_argv(process, &record[144..144 + length]);
+    assert_eq!(process.image, long(record, 104));
+    check_directory(process, &record[112..144]);
+    // An act does not say of these.
+    let paths = [&process.exe, &process.script, &process.cwd];
+    assert!(paths.iter().all(|path| path.is_empty()));
     let in_memory = long(record, 56).wrapping_sub(long(record, 48));
     assert_eq!(process.truncated, in_memory > word(record, 80).into());
 }
 
+fn check_comm(process: &Process, comm: &[u8]) {
+    let end = comm.iter().position(|octet| *octet == 0).unwrap_or(16);
+    assert_eq!(process.comm, comm[..end]);
+}
+
+/// Nothing is left out, and nothing is made up.
+fn check_argv(process: &Process, raw: &[u8]) {
+    let joined = process.argv.join(&0);
+    assert_eq!(joined, raw.strip_suffix(b"\0").unwrap_or(raw));
+    assert_eq!(process.argv.is_empty(), raw.is_empty());
+}
+
+fn check_directory(process: &Process, raw: &[u8]) {
+    let directory = process.directory;
+    let words = [directory.mount, directory.dentry, directory.inode];
+    assert_eq!(words, [0, 8, 16].map(|at| long(raw, at)));
+    let rest = [directory.generation, directory.device];
+    assert_eq!(rest, [24, 28].map(|at| word(raw, at)));
+}
+
+fn check_life(fact: &Fact, record: &[u8]) {
+    let id = |pid, started| ProcessId {
+        pid: word(record, pid),
+        started: long(record, started),
+    };
+    match fact {
+        Fact::Forked { parent, child } => {
+            assert_eq!((*parent, *child), (id(24, 8), id(32, 16)));
+        }
+        Fact::Exited {
+            process,
+            status,
+            age,
+        } => {
+            assert_eq!(*process, id(24, 8));
+            assert_eq!(*age, Duration::from_nanos(long(record, 16)));
+            let raw = word(record, 32);
+            let expected = match u8::try_from(raw & 0x7f).expect("7 bits") {
+                0 => Status::Code(u8::try_from(raw >> 8 & 0xff).expect("8 bits")),
+                signal => Status::Signal(signal),
+            };
+            assert_eq!(*status, expected);
+        }
+        Fact::Executed(process) => check_executed(process, record),
+        other => panic!("{other:?} is no life"),
+    }
+}
+
+fn check_executed(process: &Process, record: &[u8]) {
+    assert_eq!(
+        (process.started, process.image),
+        (long(record, 8), long(record, 16))
+    );
+    let ids = [process.pid, process.tid, process.ppid, process.uid];
+    assert_eq!(ids, [24, 24, 32, 36].map(|at| word(record, at)));
+    check_comm(process, &record[40..56]);
+    check_directory(process, &record[56..88]);
+    let in_memory = long(record, 96).wrapping_sub(long(record, 88));
+    assert_eq!(process.truncated, in_memory > word(record, 104).into());
+    let mut text = &record[EXEC_RECORD..];
+    let [argv, script, exe, cwd] = texts(record).map(|length| {
+        let (part, rest) = text.split_at(length);
+        text = rest;
+        part
+    });
+    check_argv(process, argv);
+    let (told, deleted) = (word(record, 120), word(record, 124));
+    check_path(&process.exe, exe, told & 1 != 0, deleted & 1 != 0);
+    check_path(&process.cwd, cwd, told & 2 != 0, deleted & 2 != 0);
+    // The name that was given is where a path to it ends.
+    let end = script.iter().position(|octet| *octet == 0);
+    let name = &script[..end.unwrap_or(script.len())];
+    assert!(
+        process
+            .script
+            .ends_with(name.strip_prefix(b"./").unwrap_or(name))
+    );
+    assert_eq!(process.script.is_empty(), name.is_empty());
+}
+
+/// Each name has its slash before it; the last comes first.
+fn check_path(path: &[u8], names: &[u8], is_told: bool, is_deleted: bool) {
+    if !is_told {
+        assert_eq!(path, b"");
+        return;
+    }
+    let mark: &[u8] = if is_deleted { b" (deleted)" } else { b"" };
+    let mut rest = path.strip_suffix(mark).expect("what was deleted says so");
+    let names = names.strip_suffix(b"\0").unwrap_or(names);
+    for name in names.split(|octet| *octet == 0) {
+        rest = rest.strip_suffix(name).expect("all names are there");
+        rest = rest.strip_suffix(b"/").expect("a name has a slash");
+    }
+    assert_eq!(rest, b"");
+}
+
 /// A contact is complete at once, and is who and where it was.
 fn check_observation(entered: &[Entry], contact: &Contact) {
-    let [Entry::Observed(observation)] = entered else {
+    let [Entry::Observed(observation), ends @ ..] = entered else {
         panic!("{entered:?} of one contact");
     };
+    // Of who had ended by then.
+    assert!(ends.iter().all(|end| matches!(end, Entry::Exited(_))));
     assert_eq!(observation.verdict, contact.verdict);
     let process = observation.process.as_deref();
-    assert_eq!(
-        process,
-        Some(&contact.process).filter(|process| process.pid != 0)
-    );
+    // What else is known of it by now is known from elsewhere.
+    let same = |process: &Process| {
+        let acted = &contact.process;
+        (process.id(), process.tid, process.image, process.directory)
+            == (acted.id(), acted.tid, acted.image, acted.directory)
+    };
+    assert_eq!(process.is_some(), contact.process.pid != 0);
+    assert!(process.is_none_or(same), "{process:?}");
     let Act::Contact(Reached { destination, .. }) = &observation.act else {
         panic!("{observation:?} of a contact");
     };

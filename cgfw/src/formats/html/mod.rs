@@ -196,20 +196,5 @@ fn after(run: &Run, time: SystemTime) -> Duration {
         .unwrap_or_default()
 }
 
-/// Octets in the decimal units of browsers and disks.
-fn octets(octets: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    let Some((power, unit)) = UNITS
-        .iter()
-        .enumerate()
-        .map(|(index, unit)| (1000_u64.pow(u32::try_from(index).unwrap_or(0) + 1), unit))
-        .rfind(|(power, _)| octets >= *power)
-    else {
-        return format!("{octets} B");
-    };
-    let tenths = octets / (power / 10);
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
 #[cfg(test)]
 mod tests;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::super::Losses;
-use super::super::text::{Elapsed, Sections, ending, faults, glass};
+use super::super::text::{Elapsed, Octets, Sections, ending, faults, glass};
 use super::finding::{Finding, findings};
 use super::table::Table;
 use super::timeline::Timeline;
 use super::tree::Tree;
-use super::{Room, after, number, octets, plain};
+use super::{Room, after, number, plain};
 use crate::audit::{Fate, Mode, Moved, PolicyChange, RunEnd, RunStart, Survivor};
 use crate::digest::Run;
 use crate::escape::command_line;
@@ -143,8 +143,8 @@ fn figures(run: &Run, sections: &Sections<'_>) -> Vec<Figure> {
         always(sections.allowed.len(), "allowed", "allowed"),
         Some(figure(run.lookups.to_string(), "lookups", "")),
         Some(figure(run.contacts.to_string(), "contacts", "")),
-        (sent > 0).then(|| figure(octets(sent), "sent", "")),
-        (received > 0).then(|| figure(octets(received), "received", "")),
+        (sent > 0).then(|| figure(Octets(sent).to_string(), "sent", "")),
+        (received > 0).then(|| figure(Octets(received).to_string(), "received", "")),
     ]
     .into_iter()
     .flatten()
@@ -266,7 +266,7 @@ fn facts(run: &Run) -> Vec<Fact> {
         (
             "Memory",
             end.filter(|end| end.max_rss > 0)
-                .map(|end| octets(end.max_rss)),
+                .map(|end| Octets(end.max_rss).to_string()),
         ),
         ("cgfw", of(|start| Some(plain(&start.version)))),
         ("Run", Some(plain(&run.id))),

@@ -1,7 +1,7 @@
 //! Everything that was contacted, a row each.
 
-use super::super::text::{Elapsed, title};
-use super::{Room, State, after, octets, plain, wait};
+use super::super::text::{Elapsed, Octets, title};
+use super::{Room, State, after, plain, wait};
 use crate::audit::microseconds;
 use crate::digest::{Run, Target, Total};
 
@@ -81,8 +81,8 @@ impl Row {
             contacts: total.contacts,
             refused: total.blocked,
             traffic: traffic.sent.saturating_add(traffic.received),
-            sent: octets(traffic.sent),
-            received: octets(traffic.received),
+            sent: Octets(traffic.sent).to_string(),
+            received: Octets(traffic.received).to_string(),
             first: microseconds(first),
             first_text: Elapsed(first).to_string(),
             waited: microseconds(total.waited),

@@ -72,7 +72,7 @@ impl Tree {
         for root in children.get(&None).into_iter().flatten() {
             tree.grow(run, &children, *root);
         }
-        let known = run.processes.iter().count();
+        let known = run.processes.len();
         let left_out = u64::try_from(known - tree.count).unwrap_or(u64::MAX);
         tree.more = left_out + run.processes.more;
         tree

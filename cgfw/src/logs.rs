@@ -1,4 +1,4 @@
-//! Audit logs, line by line.
+//! Audit logs, read back line by line.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -7,9 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use super::line::Line;
-use super::seen::Seen;
-use crate::audit::SCHEMA;
+use crate::audit::{Line, SCHEMA};
 use crate::escape::Plain;
 
 /// No line of a log is as long, in octets: the longest has some thousand addresses.
@@ -21,23 +19,24 @@ struct Head {
     schema: u32,
 }
 
-/// Read all of `logs`. What is to be said of them is added to `notes`.
-pub(super) fn read(logs: &[impl AsRef<Path>], notes: &mut Vec<String>) -> anyhow::Result<Seen> {
-    let mut seen = Seen::default();
+/// Read all of `logs`, of which `-` is stdin, and hand each line on. Returns what the user
+/// should know of them.
+///
+/// # Errors
+///
+/// If a log cannot be read, is empty, or has a line that is none of an audit log: with its
+/// name and the number of the line.
+pub fn read(logs: &[impl AsRef<Path>], mut enter: impl FnMut(Line)) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
     for path in logs.iter().map(AsRef::as_ref) {
-        let name = Plain(path.as_os_str().as_encoded_bytes()).to_string();
-        let name = if name == "-" {
-            "stdin".to_owned()
-        } else {
-            name
+        let name = match path.as_os_str().as_encoded_bytes() {
+            b"-" => "stdin".to_owned(),
+            name => Plain(name).to_string(),
         };
-        let read = match open(path) {
-            Ok(log) => read_one(log, &name, &mut seen, notes),
-            Err(error) => Err(error).with_context(|| format!("cannot open {name}")),
-        };
-        read?;
+        let log = open(path).with_context(|| format!("cannot open {name}"))?;
+        notes.extend(read_one(log, &name, &mut enter)?);
     }
-    Ok(seen)
+    Ok(notes)
 }
 
 /// Open a log. `-` is stdin.
@@ -51,12 +50,12 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     )))
 }
 
+/// Read a log; what is to be said of its end.
 fn read_one(
     mut log: impl BufRead,
     name: &str,
-    seen: &mut Seen,
-    notes: &mut Vec<String>,
-) -> anyhow::Result<()> {
+    mut enter: impl FnMut(Line),
+) -> anyhow::Result<Option<String>> {
     let mut line = Vec::new();
     for number in 1_u64.. {
         line.clear();
@@ -69,23 +68,22 @@ fn read_one(
             bail!("{name} is empty; an audit log has a line for the start of the run at least");
         }
         if length == 0 {
-            return Ok(());
+            break;
         }
         // Where cgfw was killed, or the disk is full, the last line has no end.
         let is_cut = !line.ends_with(b"\n") && (length as u64) < MAX_LINE && number > 1;
         match parse(&line) {
-            Ok(line) => seen.add(line),
+            Ok(line) => enter(line),
             Err(_) if is_cut => {
-                notes.push(format!(
+                return Ok(Some(format!(
                     "{name}:{number}: the last line is not complete and was left out; the run \
                      may have done more than its log says"
-                ));
-                return Ok(());
+                )));
             }
             Err(error) => return Err(error).with_context(|| format!("{name}:{number}")),
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn parse(line: &[u8]) -> anyhow::Result<Line> {
@@ -93,7 +91,7 @@ fn parse(line: &[u8]) -> anyhow::Result<Line> {
     let Head { schema } = serde_json::from_slice(line).map_err(no_line)?;
     if schema != SCHEMA {
         bail!(
-            "this is schema {schema} of audit logs, and this cgfw reads {SCHEMA}; learn \
+            "this is schema {schema} of audit logs, and this cgfw reads {SCHEMA}; read it \
              with the version of cgfw that wrote it"
         );
     }
@@ -113,14 +111,13 @@ mod tests {
     use super::*;
 
     const START: &str =
-        r#"{"schema":1,"run":"1","event":"run_start","argv":["x"],"direct_ip":"block"}"#;
-    const DNS: &str = r#"{"schema":1,"run":"1","event":"dns","verdict":"allowed","qname":"a.test","reason":"rule"}"#;
+        r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"loss","count":1}"#;
+    const DNS: &str = r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"dns","verdict":"allowed","layer":"dns","qname":"a.test","reason":"rule","count":1,"qtype":"A","rcode":"NOERROR","latency_us":1}"#;
 
     /// What is said of a log: an error, or the notes on it.
-    fn read(log: &str) -> String {
-        let (mut seen, mut notes) = (Seen::default(), Vec::new());
-        match read_one(log.as_bytes(), "log", &mut seen, &mut notes) {
-            Ok(()) => notes.join("\n"),
+    fn said(log: &str) -> String {
+        match read_one(log.as_bytes(), "log", |_| ()) {
+            Ok(note) => note.unwrap_or_default(),
             Err(error) => format!("error: {error:#}"),
         }
     }
@@ -150,7 +147,7 @@ mod tests {
             ),
             (
                 format!("{START}\n{{\"schema\":2,\"event\":7}}\n"),
-                "error: log:2: this is schema 2 of audit logs, and this cgfw reads 1; learn with \
+                "error: log:2: this is schema 2 of audit logs, and this cgfw reads 1; read it with \
                  the version of cgfw that wrote it",
             ),
             (
@@ -169,12 +166,12 @@ mod tests {
             (
                 format!(
                     "{START}\n{}\n",
-                    r#"{"schema":1,"run":"1","event":"new","x":[]}"#
+                    r#"{"schema":1,"time":"2026-11-23T00:00:00Z","run":"1","event":"new","x":[]}"#
                 ),
                 "",
             ),
         ] {
-            let said = read(&log);
+            let said = said(&log);
             assert!(said.starts_with(says), "{log}\n{said}");
             assert_eq!(said.is_empty(), says.is_empty(), "{log}\n{said}");
         }
@@ -183,12 +180,11 @@ mod tests {
     #[test]
     fn a_line_without_end_is_not_read_to_the_end_of_memory() {
         let endless = BufReader::new(io::repeat(b'x'));
-        let (mut seen, mut notes) = (Seen::default(), Vec::new());
-        let error = read_one(endless, "log", &mut seen, &mut notes).unwrap_err();
+        let error = read_one(endless, "log", |_| ()).unwrap_err();
         assert!(format!("{error:#}").starts_with("log:1: not a line of an audit log"));
         let start = format!("{START}\n");
         let endless = start.as_bytes().chain(BufReader::new(io::repeat(b'x')));
-        let error = read_one(endless, "log", &mut seen, &mut notes).unwrap_err();
+        let error = read_one(endless, "log", |_| ()).unwrap_err();
         assert!(format!("{error:#}").starts_with("log:2: not a line of an audit log"));
     }
 }
