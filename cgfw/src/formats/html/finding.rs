@@ -1,5 +1,7 @@
 //! What stands in front: what was blocked, and what nobody answered.
 
+use std::cmp::Reverse;
+
 use super::super::text::{Sections, title};
 use super::{Room, State, number, plain, wait};
 use crate::digest::{Consequence, ProcessKey, Run, Target, Total};
@@ -7,6 +9,8 @@ use crate::event::Verdict;
 
 /// Different processes of one finding, each with those above it.
 const MAX_CHAINS: usize = 4;
+/// Processes below each other.
+const MAX_LINKS: usize = 8;
 
 /// A target that somebody has to look at.
 pub(super) struct Finding {
@@ -36,21 +40,24 @@ pub(super) struct Effect {
 /// The findings of a run, and how many have no room.
 pub(super) fn findings(run: &Run, sections: &Sections<'_>, room: Room) -> (Vec<Finding>, usize) {
     let refused = sections.blocked.iter().chain(&sections.would_block);
-    let refused = refused.map(|(name, total)| Finding::refused(run, name, total));
     let mut unanswered: Vec<_> = run
         .targets
         .iter()
         .filter(|(_, total)| total.unanswered > 0 && total.verdict == Verdict::Allowed)
         .collect();
-    unanswered.sort_by(|(target, total), (other, others)| {
-        (others.waited, target).cmp(&(total.waited, other))
-    });
-    let unanswered = unanswered
-        .into_iter()
-        .map(|(target, total)| Finding::unanswered(target, total));
-    let mut all = refused.chain(unanswered);
-    let shown = all.by_ref().take(room.findings).collect();
-    (shown, all.count())
+    unanswered.sort_by_key(|(target, total)| (Reverse(total.waited), *target));
+    let count = sections.blocked.len() + sections.would_block.len() + unanswered.len();
+    let shown: Vec<Finding> = refused
+        .map(|(name, total)| Finding::refused(run, name, total))
+        .chain(
+            unanswered
+                .into_iter()
+                .map(|(target, total)| Finding::unanswered(target, total)),
+        )
+        .take(room.findings)
+        .collect();
+    let more = count - shown.len();
+    (shown, more)
 }
 
 impl Finding {
@@ -137,10 +144,12 @@ impl Effect {
     }
 }
 
-/// The command lines from the wrapped command down to that process.
+/// The command lines from the wrapped command down to that process; of many, those at the ends.
 fn chain(run: &Run, key: ProcessKey) -> Vec<String> {
-    let upwards = run.processes.chain(key);
-    let mut chain: Vec<String> = upwards.map(|(_, node)| plain(&node.command)).collect();
-    chain.reverse();
-    chain
+    let nodes: Vec<_> = run.processes.chain(key).map(|(_, node)| node).collect();
+    let (near, far) = nodes.split_at(nodes.len().min(MAX_LINKS));
+    let wrapped = far.last().map(|node| plain(&node.command));
+    let gap = (far.len() > 1).then(|| "…".to_owned());
+    let near = near.iter().rev().map(|node| plain(&node.command));
+    wrapped.into_iter().chain(gap).chain(near).collect()
 }

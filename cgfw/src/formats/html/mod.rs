@@ -64,14 +64,14 @@ impl Room {
 
 #[derive(Template)]
 #[template(path = "report.html")]
-struct Page<'r> {
+struct Page {
     /// For the Content-Security-Policy: what may run.
     style_hash: String,
     script_hash: String,
     style: &'static str,
     script: &'static str,
     title: String,
-    reports: Vec<Report<'r>>,
+    reports: Vec<Report>,
     more_runs: usize,
 }
 
@@ -79,7 +79,7 @@ struct Page<'r> {
 pub fn html(runs: &[Run]) -> String {
     let shown = &runs[..runs.len().min(MAX_RUNS)];
     let room = Room::of_each(shown.len());
-    let reports: Vec<Report<'_>> = shown
+    let reports: Vec<Report> = shown
         .iter()
         .enumerate()
         .map(|(index, run)| Report::new(index + 1, run, room))

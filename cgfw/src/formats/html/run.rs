@@ -17,7 +17,7 @@ use crate::policy::{Action, DirectIp};
 /// Processes that are listed one by one beside the tree, and rules.
 const MAX_LISTED: usize = 50;
 
-pub(super) struct Report<'r> {
+pub(super) struct Report {
     /// Its place in the file, from 1.
     pub(super) number: usize,
     pub(super) command: String,
@@ -61,8 +61,8 @@ pub(super) struct Fact {
     pub(super) value: String,
 }
 
-impl<'r> Report<'r> {
-    pub(super) fn new(number: usize, run: &'r Run, room: Room) -> Self {
+impl Report {
+    pub(super) fn new(number: usize, run: &Run, room: Room) -> Self {
         let sections = Sections::of(run);
         let (findings, more_findings) = findings(run, &sections, room);
         let start = run.start.as_ref();

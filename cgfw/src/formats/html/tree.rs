@@ -14,7 +14,7 @@ const MAX_DEEDS: usize = 12;
 /// The tree, as it is written from top to bottom.
 pub(super) struct Tree {
     pub(super) steps: Vec<Step>,
-    pub(super) count: usize,
+    count: u64,
     pub(super) more: u64,
 }
 
@@ -72,9 +72,7 @@ impl Tree {
         for root in children.get(&None).into_iter().flatten() {
             tree.grow(run, &children, *root);
         }
-        let known = run.processes.len();
-        let left_out = u64::try_from(known - tree.count).unwrap_or(u64::MAX);
-        tree.more = left_out + run.processes.more;
+        tree.more = run.processes.len().saturating_sub(tree.count);
         tree
     }
 
