@@ -30,7 +30,7 @@ const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
 /// Runs that are shown; nobody scrolls through more.
-const MAX_RUNS: usize = 100;
+const MAX_RUNS: usize = 50;
 /// Characters of one name or command line.
 const MAX_TEXT: usize = 400;
 
@@ -52,7 +52,7 @@ impl Room {
         let share = |all: usize, least: usize| (all / runs.max(1)).max(least);
         let lanes = share(48, 6).min(24);
         Self {
-            findings: share(100, 10),
+            findings: share(100, 5),
             lanes,
             slots: share(6000, 100) / lanes,
             moments: share(1000, 20),

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use super::super::tests::{SAMPLE, digest};
 use super::*;
 
@@ -150,26 +148,22 @@ fn huge(run: &str, targets: usize) -> String {
 
 #[test]
 fn a_page_is_bounded_and_says_what_it_leaves_out() {
-    let began = Instant::now();
-    let page = html(digest(&huge("1", 5000)).runs());
-    std::fs::write("/tmp/w/html-huge.html", &page).unwrap(); println!("{:?}", began.elapsed());
+    let page = html(digest(&huge("1", 3500)).runs());
     assert!(page.len() < 12 << 20, "{} octets", page.len());
     for left_out in [
-        "and 4900 more</p>",
-        "and 2000 more, for which there was no room",
-        "and 4000 more, for which there was no room",
+        "and 3400 more</p>",
+        "and 500 more, for which there was no room",
+        "and 2500 more, for which there was no room",
         "more processes, for which there was no room",
     ] {
         assert!(page.contains(left_out), "no {left_out:?}");
     }
-    assert!(page.contains("not clean") || page.contains("Not clean."));
-    let many: String = (0..120)
-        .map(|run| huge(&run.to_string(), 100) + "\n")
+    let many: String = (0..60)
+        .map(|run| huge(&run.to_string(), 60) + "\n")
         .collect();
     let page = html(digest(&many).runs());
     assert!(page.len() < 24 << 20, "{} octets", page.len());
-    assert!(page.contains("and 20 more runs"));
-    println!("{:?}", began.elapsed());
+    assert!(page.contains("and 10 more runs"));
 }
 
 #[test]
