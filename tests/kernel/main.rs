@@ -42,4 +42,5 @@ mod setup;
 mod soak;
 mod strict;
 mod swap;
+mod traffic;
 mod why;

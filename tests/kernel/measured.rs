@@ -93,6 +93,54 @@ fn start_up_adds_little() {
     panic!("{filtered:?}, against {bare:?} without cgfw");
 }
 
+/// A hundred thousand events are written while the proxy answers as if there were no log.
+#[test]
+fn an_audit_log_does_not_slow_the_command() {
+    const QUESTIONS: u32 = 100_000;
+    const GOAL: f64 = 1.15;
+    let Some(lab) = Lab::new() else { return };
+    lab.sh(&format!(
+        "seq -f 'n%.0f.load.example 203.0.113.30' {QUESTIONS} > questions"
+    ))
+    .run();
+    let time = |options: &[&str]| {
+        let run = lab
+            .cgfw()
+            .args(["--block", "github.com", "-q"])
+            .args(options)
+            .sh("asks udp 198.51.100.53 50 < questions")
+            .run();
+        let told: Vec<f64> = run
+            .stdout
+            .split_whitespace()
+            .map(|number| number.parse().unwrap())
+            .collect();
+        assert_eq!(told[..2], [f64::from(QUESTIONS), 0.0], "{run}");
+        told[3]
+    };
+    let (mut without, mut with) = (f64::MAX, f64::MAX);
+    for round in 0..10 {
+        without = without.min(time(&[]));
+        with = with.min(time(&["--audit-log", "audit.jsonl"]));
+        let log = lab.read("audit.jsonl");
+        let events = log.matches("\"event\":\"dns\"").count();
+        assert_eq!(
+            events,
+            usize::try_from(QUESTIONS).unwrap(),
+            "lines are lost"
+        );
+        lab.sh("rm audit.jsonl").run();
+        if round >= 1 && with <= without * GOAL {
+            println!(
+                "100,000 questions with an audit log / without: {:.2}",
+                with / without
+            );
+            return;
+        }
+    }
+    panic!("{with} ms with an audit log, {without} without");
+}
+
 /// What a list costs that is a hundred thousand times as long: memory, a start that is
 /// measured against sorting the list, and no time for a question.
 #[test]

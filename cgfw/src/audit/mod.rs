@@ -398,7 +398,7 @@ pub struct Traffic {
     pub process: Option<Actor>,
 }
 
-/// A TCP connection that nobody answered, or that was turned away, has been given up.
+/// TCP connections that nobody answered, or that were turned away, have been given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Unanswered {
@@ -408,7 +408,8 @@ pub struct Unanswered {
     pub qname: Option<Domain>,
     #[serde(flatten)]
     pub to: Endpoint,
-    /// From connect(2) until the socket was closed, in microseconds.
+    pub connections: u64,
+    /// From connect(2) until they were turned away or closed, together, in microseconds.
     pub waited_us: u64,
     /// Who did it; absent if that could not be found out.
     #[serde(flatten)]

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets};
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets, SeenKey, Traffic};
 use nix::time::{ClockId, clock_gettime};
 
 use self::load::LoadedProgram;
@@ -281,6 +281,7 @@ fn channels(
             ring: Map::RingBuf(take("ACTS")?).try_into()?,
             counters: Map::PerCpuArray(take("COUNTERS")?).try_into()?,
             seen: Map::LruHashMap(take("SEEN")?).try_into()?,
+            traffic: Map::PerCpuHashMap(take("TRAFFIC")?).try_into()?,
             decoder: Decoder {
                 epoch: SystemTime::now() - monotonic,
                 audit: settings.audit,
@@ -303,7 +304,8 @@ fn take(maps: &mut HashMap<String, MapData>, name: &str) -> anyhow::Result<MapDa
 pub struct Acts {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
-    seen: aya::maps::HashMap<MapData, cgfw_common::SeenKey, u64>,
+    seen: aya::maps::HashMap<MapData, SeenKey, u64>,
+    traffic: PerCpuHashMap<MapData, SeenKey, Traffic>,
     decoder: Decoder,
     /// Losses that were reported already.
     lost: u64,
@@ -327,6 +329,25 @@ impl Acts {
         self.seen.iter().flatten().filter_map(move |(key, count)| {
             let fact = self.decoder.repeats(&key, count)?;
             Some(Event { time, fact })
+        })
+    }
+
+    /// What became of TCP connections that have ended, at the end of a run, as far as it was not
+    /// told of at once.
+    pub fn ended(&self) -> impl Iterator<Item = Event> {
+        let time = SystemTime::now();
+        // Nothing vanishes from that map.
+        self.traffic.iter().flatten().flat_map(move |(key, sums)| {
+            let mut all = Traffic::default();
+            for sum in sums.iter() {
+                all.established += sum.established;
+                all.sent += sum.sent;
+                all.received += sum.received;
+                all.unanswered += sum.unanswered;
+                all.waited += sum.waited;
+            }
+            let facts = self.decoder.traffic(&key, all).collect::<Vec<_>>();
+            facts.into_iter().map(move |fact| Event { time, fact })
         })
     }
 

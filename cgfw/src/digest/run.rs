@@ -207,7 +207,7 @@ impl Run {
             .map(|process| self.processes.seen(time, process));
         let verdict = match self.targets.get_mut(&target) {
             Some(total) => {
-                total.unanswered += 1;
+                total.unanswered += unanswered.connections;
                 total.waited += waited;
                 total.verdict
             }

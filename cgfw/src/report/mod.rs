@@ -16,12 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor, encode};
+use crate::audit::{Fate, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::formats::{self, Detail, Format, Losses, Style};
-use crate::ledger::{Entry, Exit, Observation};
+use crate::ledger::{Ended, Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -115,7 +115,7 @@ pub struct Usage {
 #[derive(Debug)]
 struct AuditLog {
     path: PathBuf,
-    outlet: Outlet,
+    outlet: Outlet<Line>,
 }
 
 /// A report that is written to a file when the run has ended.
@@ -232,6 +232,7 @@ impl Report {
         match entry {
             Entry::Observed(observation) => self.observe(observation),
             Entry::Exited(exit) => self.exited(exit),
+            Entry::Ended(ended) => self.ended(ended),
             Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
             Entry::Lost { time, count } => self.lost(*time, *count),
         }
@@ -251,6 +252,10 @@ impl Report {
 
     fn exited(&mut self, exit: &Exit) {
         self.enter(Line::exited(&self.run.id, exit));
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        self.enter(Line::ended(&self.run.id, ended));
     }
 
     fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
@@ -293,7 +298,7 @@ impl Report {
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
         if let Some(log) = log {
-            log.outlet.write_last(encode(&line), GRACE);
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -345,7 +350,7 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(encode(&line));
+        log.outlet.write(line);
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();
