@@ -111,7 +111,7 @@ fn hash(text: &str) -> String {
 /// Text of others, as much of it as is read.
 fn plain(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}…", Plain(text[..end].as_bytes())),
+        Some((end, _)) => format!("{}…", Plain(&text.as_bytes()[..end])),
         None => Plain(text.as_bytes()).to_string(),
     }
 }

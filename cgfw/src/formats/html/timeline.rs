@@ -234,22 +234,24 @@ fn label(run: &Run, moments: &[&Moment]) -> String {
         "" => String::new(),
         took => format!(" after {took}"),
     };
-    let mut label = format!(
-        "+{}: {} {} {}{took}, by {}",
-        row.after,
-        row.what,
-        row.name,
-        row.state.words(),
-        row.command
-    );
-    if let Some(more) = moments.len().checked_sub(1).filter(|more| *more > 0) {
-        label.push_str(&format!(" (and {more} more until "));
-        let last = moments
-            .last()
-            .map_or(Duration::ZERO, |last| after(run, last.time));
-        label.push_str(&format!("+{})", Elapsed(last)));
-    }
-    label
+    let others = moments.len() - 1;
+    let others = match moments.last() {
+        Some(last) if others > 0 => {
+            let until = Elapsed(after(run, last.time));
+            format!(" (and {others} more until +{until})")
+        }
+        _ => String::new(),
+    };
+    let Row {
+        after,
+        what,
+        state,
+        name,
+        command,
+        ..
+    } = row;
+    let verdict = state.words();
+    format!("+{after}: {what} {name} {verdict}{took}, by {command}{others}")
 }
 
 impl Row {

@@ -84,7 +84,7 @@ impl Tree {
     ) {
         let below = |key| children.get(&Some(key)).map_or(&[][..], Vec::as_slice);
         // The siblings that are still to come, level by level.
-        let mut levels = vec![[root].iter().copied().collect::<Vec<_>>().into_iter()];
+        let mut levels = vec![vec![root].into_iter()];
         while let Some(level) = levels.last_mut() {
             let Some(key) = level.next() else {
                 levels.pop();
