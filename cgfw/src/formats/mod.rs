@@ -2,9 +2,11 @@
 Reports: what a digest says, in a form that people or other tools read. Pure.
 */
 
+mod html;
 mod style;
 mod text;
 
+pub use self::html::html;
 pub use self::style::{Paint, Style};
 pub use self::text::{Detail, text};
 use crate::digest::Run;
@@ -14,6 +16,8 @@ use crate::digest::Run;
 pub enum Format {
     /// The summary, for people
     Text,
+    /// One file for the browser
+    Html,
 }
 
 /// Lines that could not be written.
@@ -30,6 +34,7 @@ pub fn render(format: Format, runs: &[Run], style: Style) -> String {
             let summary = |run| text(run, Detail::Report, Losses::of(run), style);
             runs.iter().map(summary).collect::<Vec<_>>().join("\n")
         }
+        Format::Html => html(runs),
     }
 }
 

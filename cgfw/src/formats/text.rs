@@ -95,27 +95,27 @@ fn heading(run: &Run) -> String {
 }
 
 /// Why nothing was refused, if that is so.
-fn glass(run: &Run) -> Option<&Glass> {
+pub(super) fn glass(run: &Run) -> Option<&Glass> {
     run.start.as_ref()?.break_glass.as_ref()
 }
 
 /// A target's name or address, and what happened to it.
-type Row<'t> = (String, &'t Total);
+pub(super) type Row<'t> = (String, &'t Total);
 
 /// The targets by what became of them, names before addresses, in their order; what was
 /// blocked by its owners first, and what has none last.
 #[derive(Default)]
-struct Sections<'t> {
-    blocked: Vec<Row<'t>>,
-    would_block: Vec<Row<'t>>,
-    allowed: Vec<Row<'t>>,
-    unjudged: Vec<Row<'t>>,
+pub(super) struct Sections<'t> {
+    pub(super) blocked: Vec<Row<'t>>,
+    pub(super) would_block: Vec<Row<'t>>,
+    pub(super) allowed: Vec<Row<'t>>,
+    pub(super) unjudged: Vec<Row<'t>>,
     /// What was done for the child by others, unseen.
-    delegated: Vec<Row<'t>>,
+    pub(super) delegated: Vec<Row<'t>>,
 }
 
 impl<'t> Sections<'t> {
-    fn of(run: &'t Run) -> Self {
+    pub(super) fn of(run: &'t Run) -> Self {
         let mut sections = Self::default();
         let mut targets: Vec<_> = run
             .targets
@@ -146,7 +146,7 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
+pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
     let end = run.end.as_ref();
     let glass = glass(run).map(|_| "--break-glass refused nothing".to_owned());
     let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
@@ -715,7 +715,7 @@ fn delegation(delegated: &Delegated) -> Vec<String> {
     delegated.listeners.iter().map(listener).collect()
 }
 
-fn title(target: &Target) -> String {
+pub(super) fn title(target: &Target) -> String {
     Plain(target.to_string().as_bytes()).to_string()
 }
 
@@ -747,7 +747,7 @@ where
 }
 
 /// How the run ended, after its command.
-fn ending(end: &RunEnd) -> String {
+pub(super) fn ending(end: &RunEnd) -> String {
     match end.outcome {
         Outcome::Exited => match end.status.unwrap_or(0) {
             0 => "succeeded".to_owned(),
@@ -761,7 +761,7 @@ fn ending(end: &RunEnd) -> String {
     }
 }
 
-fn signal_name(signal: u8) -> String {
+pub(super) fn signal_name(signal: u8) -> String {
     match Signal::try_from(i32::from(signal)) {
         Ok(name) => name.to_string(),
         // The kernel has more signals than have names.
@@ -770,7 +770,7 @@ fn signal_name(signal: u8) -> String {
 }
 
 /// Octets as people say them, in the unit that leaves them below a thousand.
-struct Octets(u64);
+pub(super) struct Octets(pub(super) u64);
 
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -790,7 +790,7 @@ impl fmt::Display for Octets {
 }
 
 /// A time as people say it, in the two units that matter.
-struct Elapsed(Duration);
+pub(super) struct Elapsed(pub(super) Duration);
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
