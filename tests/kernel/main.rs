@@ -28,6 +28,7 @@ mod dns;
 mod evasion;
 mod examples;
 mod files;
+mod github;
 mod lab;
 mod learn;
 mod load;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::convert::{abstract_name, proto, strings};
 pub use self::encode::encode;
-pub use self::time::microseconds;
+pub use self::time::{microseconds, rfc3339};
 use crate::event::{Layer, Reason, Verdict};
 use crate::policy::{Action, DirectIp, Domain};
 

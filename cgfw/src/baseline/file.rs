@@ -106,9 +106,9 @@ fn quoted(value: &str) -> String {
 /// What the text of a baseline says.
 pub(super) fn parse(name: &str, text: &str) -> anyhow::Result<Dependencies> {
     let no_baseline = |error: toml::de::Error| {
-        let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let before = text.as_bytes()[..start].iter();
-        let line = 1 + before.filter(|octet| **octet == b'\n').count();
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
         anyhow!(
             "{name}:{line}: not a baseline: {}",
             error.message().trim_end()

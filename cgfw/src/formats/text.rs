@@ -80,7 +80,7 @@ pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     page.text
 }
 
-fn heading(run: &Run) -> String {
+pub(super) fn heading(run: &Run) -> String {
     let command = match &run.start {
         Some(start) => Plain(&command_line(&start.argv, b"", false)).to_string(),
         None => format!("run {}", Plain(run.id.as_bytes())),
@@ -147,17 +147,18 @@ impl<'t> Sections<'t> {
 
 /// Everything that keeps the run from being called clean, as clauses.
 pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
-    let end = run.end.as_ref();
     let glass = glass(run).map(|_| "--break-glass refused nothing".to_owned());
-    let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
-    let cut = end
-        .is_none()
-        .then(|| "the log has no end of this run: what it did afterwards is not known".to_owned());
-    let headless = run
-        .start
-        .is_none()
-        .then(|| "the log has no start of this run: what it did before is not known".to_owned());
-    let caveats = end.map_or(&[][..], |end| &end.caveats);
+    let unjudged = run
+        .targets
+        .iter()
+        .filter(|(_, total)| total.unjudged)
+        .count();
+    let unjudged = counted(
+        unjudged,
+        "contact was",
+        "contacts were",
+        "not judged by name",
+    );
     glass
         .into_iter()
         .chain(refusals(sections).into_iter().flatten())
@@ -167,17 +168,42 @@ pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<
             "dependencies are",
             "not in the baseline",
         ))
-        .chain(gaps(run, losses))
+        .chain(unjudged)
+        .chain(losses_of(run, losses))
         .chain(unseen(sections))
-        .chain(failed.then(|| "cgfw ended the run".to_owned()))
-        .chain(headless)
-        .chain(cut)
+        .chain(unknowns(run))
+        .collect()
+}
+
+/// The clauses on what keeps the report from being complete.
+pub(super) fn gaps(run: &Run, losses: Losses) -> Vec<String> {
+    losses_of(run, losses).chain(unknowns(run)).collect()
+}
+
+/// The clauses on what is not known of the run as a whole.
+fn unknowns(run: &Run) -> impl Iterator<Item = String> {
+    let end = run.end.as_ref();
+    let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
+    let unknowns = [
+        (failed, "cgfw ended the run"),
+        (
+            run.start.is_none(),
+            "the log has no start of this run: what it did before is not known",
+        ),
+        (
+            end.is_none(),
+            "the log has no end of this run: what it did afterwards is not known",
+        ),
+    ];
+    let caveats = end.map_or(&[][..], |end| &end.caveats);
+    unknowns
+        .into_iter()
+        .filter_map(|(holds, clause)| holds.then(|| clause.to_owned()))
         .chain(
             caveats
                 .iter()
                 .map(|text| Plain(text.as_bytes()).to_string()),
         )
-        .collect()
 }
 
 fn news(run: &Run) -> &[String] {
@@ -185,8 +211,8 @@ fn news(run: &Run) -> &[String] {
     news.unwrap_or_default()
 }
 
-/// The clauses on what the report does not know.
-fn gaps(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
+/// The clauses on what was lost, or got away.
+fn losses_of(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
     let released = match &run.end {
         Some(RunEnd {
             fate: Some(Fate::Released),
@@ -196,18 +222,7 @@ fn gaps(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
         _ => 0,
     };
     let forgotten = run.end.as_ref().map_or(0, |end| end.forgotten);
-    let unjudged = run
-        .targets
-        .iter()
-        .filter(|(_, total)| total.unjudged)
-        .count();
     let gaps = [
-        counted(
-            unjudged,
-            "contact was",
-            "contacts were",
-            "not judged by name",
-        ),
         counted(run.lost, "observation was", "observations were", "lost"),
         counted(
             run.targets.uncounted + forgotten,
@@ -626,7 +641,7 @@ fn branch(node: &Node, depth: usize) -> Vec<(Option<Paint>, String)> {
 }
 
 /// `3 lookups, 1 contact`
-fn tally(total: &Total) -> String {
+pub(super) fn tally(total: &Total) -> String {
     let parts = [
         counted(total.lookups, "lookup", "lookups", ""),
         counted(total.contacts, "contact", "contacts", ""),
@@ -638,7 +653,7 @@ fn tally(total: &Total) -> String {
 }
 
 /// The commands that needed the target.
-fn commands(total: &Total) -> Vec<String> {
+pub(super) fn commands(total: &Total) -> Vec<String> {
     let mut commands: Vec<String> = total
         .commands
         .iter()
