@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::convert::{abstract_name, proto, strings};
 pub use self::encode::encode;
-pub use self::time::microseconds;
+pub use self::time::{microseconds, rfc3339};
 use crate::event::{Layer, Reason, Verdict};
 use crate::policy::{Action, DirectIp, Domain};
 
@@ -461,6 +461,9 @@ pub struct RunEnd {
     /// What else keeps the report from being complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caveats: Vec<String>,
+    /// What the run depends on that is not in its `--baseline`; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Vec<String>>,
     /// Observations that were lost on the way here.
     #[serde(default)]
     pub lost: u64,
