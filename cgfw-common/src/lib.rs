@@ -185,17 +185,16 @@ offsets! {
     /// What was executed, and the interpreter: the same address if it needs none.
     binprm_filename,
     binprm_interp,
+    /// The `dentry.d_parent`, which `d_name` follows.
     dentry_parent,
-    /// The `qstr.name` of a `dentry`.
-    dentry_name,
     /// The `d_hash.pprev` of a `dentry`, null if nothing has that name any more.
     dentry_hashed,
     dentry_inode,
     inode_ino,
     inode_generation,
     super_block_dev,
+    /// The `mount.mnt_parent`, which `mnt_mountpoint` follows.
     mount_parent,
-    mount_mountpoint,
     /// The `vfsmount` of a `mount`, which starts with its root.
     mount_mnt,
     /// The cgroup of a `css_set` in the unified hierarchy.
@@ -569,7 +568,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 264 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 256 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);

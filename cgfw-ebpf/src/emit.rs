@@ -245,9 +245,18 @@ pub(crate) fn read<T>(base: u64, offset: u32, to: *mut T) {
 
 #[inline(always)]
 pub(crate) fn read_word(base: u64, offset: u32) -> u64 {
-    let mut word = 0;
-    read(base, offset, &raw mut word);
+    let [word] = read_words(base, offset);
     word
+}
+
+/// Neighbours that are read at once. Nothing is there before: what differs from path to path,
+/// the verifier walks again.
+#[inline(always)]
+pub(crate) fn read_words<const N: usize>(base: u64, offset: u32) -> [u64; N] {
+    let mut words = MaybeUninit::uninit();
+    read(base, offset, words.as_mut_ptr());
+    // SAFETY: the helper has written all of it.
+    unsafe { words.assume_init() }
 }
 
 /// The verifier forbids arithmetic on a pointer to a socket, or to a context. What was read

@@ -7,7 +7,7 @@ use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{
-    HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+    CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
 };
 use cgfw_common::{
     Address, BLOCK, COUNTERS as COUNTER_COUNT, Config, Connection, Endpoint, Entry, GENERATIONS,
@@ -151,6 +151,10 @@ pub(crate) static ACTS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 /// Per CPU, so that only an interrupted increment can be lost.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// The cgroup of the run, from when the programs are attached.
+#[map]
+pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
 /// What is executed on this CPU right now, while it is described.
 #[map]

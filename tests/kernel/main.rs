@@ -17,6 +17,7 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 mod support;
 
 mod attribution;
+mod baseline;
 mod break_glass;
 mod child;
 mod clients;

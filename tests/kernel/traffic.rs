@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::support::Lab;
+use crate::support::books::Books;
 use crate::support::command::Test;
 
 /// Octets of a file, an upload and the like.
@@ -180,27 +181,34 @@ for address in ['127.0.0.1', '::1']:
     assert!(told.0.is_empty(), "{:#?}", told.0);
 }
 
-/// More destinations than there are sums.
+/// More destinations than there are sums. Each is a contact, too, so that the ring may be full.
 #[test]
-fn no_connection_is_left_out_of_many() {
+fn no_connection_of_many_is_left_out_in_silence() {
     const MANY: u64 = 10_000;
     let Some(lab) = Lab::new() else { return };
     let script = format!(
         "
-import socket
-for port in range(20000, 20000 + {MANY}):
+import socket, time
+for n in range({MANY}):
     s = socket.socket()
-    s.connect_ex(('203.0.113.99', port))
+    s.connect_ex(('203.0.113.99', 20000 + n))
     s.close()
+    if n % 100 == 0:
+        time.sleep(0.05)
 "
     );
     run(&lab).child(["python3", "-c", &script]).run();
-    let told = Told::of(&lab);
-    let connections = told
-        .0
+    let lost = Books::of(lab.read("audit.jsonl").as_bytes()).lost;
+    let told = Told::of(&lab).0;
+    let told: u64 = told
         .iter()
-        .map(|line| line["connections"].as_u64().unwrap());
-    assert_eq!(connections.sum::<u64>(), MANY);
+        .filter_map(|line| line["connections"].as_u64())
+        .sum();
+    assert!(
+        (MANY - lost.min(MANY)..=MANY).contains(&told),
+        "{told} told, {lost} lost"
+    );
+    println!("of {MANY} connections {told} were told, {lost} observations lost");
 }
 
 #[test]

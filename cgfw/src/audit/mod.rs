@@ -461,6 +461,9 @@ pub struct RunEnd {
     /// What else keeps the report from being complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caveats: Vec<String>,
+    /// What the run depends on that is not in its `--baseline`; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Vec<String>>,
     /// Observations that were lost on the way here.
     #[serde(default)]
     pub lost: u64,

@@ -121,7 +121,7 @@ fn files<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
     to.file_inode = file.member(b"f_inode")?;
     to.file_private = file.member(b"private_data")?;
     to.dentry_parent = dentry.member(b"d_parent")?;
-    to.dentry_name = dentry.member(b"d_name")? + qstr.member(b"name")?;
+    let dentry_name = dentry.member(b"d_name")? + qstr.member(b"name")?;
     to.dentry_hashed = dentry.member(b"d_hash")? + hlist.member(b"pprev")?;
     to.dentry_inode = dentry.member(b"d_inode")?;
     to.inode_ino = inode.member(b"i_ino")?;
@@ -130,10 +130,12 @@ fn files<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
     to.super_block_dev = sb.member(b"s_dev")?;
     to.super_block_magic = sb.member(b"s_magic")?;
     to.mount_parent = mount.member(b"mnt_parent")?;
-    to.mount_mountpoint = mount.member(b"mnt_mountpoint")?;
+    let mountpoint = mount.member(b"mnt_mountpoint")?;
     to.mount_mnt = mount.member(b"mnt")?;
+    // These are read at once, too.
+    let are_pairs = dentry_name == to.dentry_parent + 16 && mountpoint == to.mount_parent + 8;
     // What a mount is the root of comes first.
-    (vfsmount.member(b"mnt_root")? == 0).then_some(())
+    (are_pairs && vfsmount.member(b"mnt_root")? == 0).then_some(())
 }
 
 /// Whose a process is.

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::maps::{CgroupArray, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets, SeenKey, Traffic};
 use nix::time::{ClockId, clock_gettime};
 
@@ -68,6 +68,8 @@ pub struct Filter {
     guards: anyhow::Result<Vec<LoadedProgram>>,
     /// What observes unix sockets before 6.7, likewise.
     watchers: anyhow::Result<Vec<LoadedProgram>>,
+    /// Tells the programs which cgroup is that of the run.
+    cgroup: CgroupArray<MapData>,
     /// Emptied by the kernel when nobody holds it any more.
     _tail_calls: MapData,
     /// What this kernel cannot tell, if anything: a sentence for the user.
@@ -97,12 +99,14 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
         match memlock::lifted(|| load::load(&config, networks, &functions, level)) {
             Ok(mut loaded) => {
                 let tail_calls = take(&mut loaded.maps, "WALK")?;
+                let cgroup = Map::CgroupArray(take(&mut loaded.maps, "CGROUP")?).try_into()?;
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
                     tracepoints: Vec::new(),
                     guards: loaded.guards,
                     watchers: loaded.watchers,
+                    cgroup,
                     _tail_calls: tail_calls,
                     limitation: limitation(offsets, first_failure),
                 };
@@ -121,6 +125,9 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
 impl Filter {
     /// Attach every program. From here on, what is in the cgroup is filtered.
     pub fn attach(&mut self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        self.cgroup
+            .set(0, cgroup, 0)
+            .context("cannot tell the eBPF programs their cgroup")?;
         for program in &self.programs {
             self.tracepoints.extend(program.attach(cgroup)?);
         }

@@ -569,6 +569,17 @@ mod tests {
         assert!(decoder.repeats(&key, 5).is_none());
     }
 
+    fn told_of_curl(fact: Fact) -> (u64, End) {
+        let Fact::Ended(ended) = fact else {
+            panic!("{fact:?} is no end of connections");
+        };
+        let (pid, started) = (ended.process.pid, ended.process.started);
+        assert_eq!((pid, started), (11, 77));
+        assert_eq!(ended.destination, "192.0.2.1:443".parse().unwrap());
+        assert_eq!((ended.protocol, ended.verdict), (6, Verdict::Allowed));
+        (ended.connections, ended.end)
+    }
+
     #[test]
     fn what_connections_carried_and_what_was_waited_for_are_told_apart() {
         let key = SeenKey {
@@ -590,22 +601,11 @@ mod tests {
             unanswered: 3,
             waited: 5_000_000_001,
         };
-        let told = |key: &SeenKey, traffic| -> Vec<_> {
+        let told = |traffic| -> Vec<_> {
             let epoch = SystemTime::UNIX_EPOCH;
             let audit = false;
-            let facts = Decoder { epoch, audit }.traffic(key, traffic);
-            facts
-                .map(|fact| match fact {
-                    Fact::Ended(ended) => {
-                        let (pid, started) = (ended.process.pid, ended.process.started);
-                        assert_eq!((pid, started), (11, 77));
-                        assert_eq!(ended.destination, "192.0.2.1:443".parse().unwrap());
-                        assert_eq!((ended.protocol, ended.verdict), (6, Verdict::Allowed));
-                        (ended.connections, ended.end)
-                    }
-                    other => panic!("{other:?}"),
-                })
-                .collect()
+            let facts = Decoder { epoch, audit }.traffic(&key, traffic);
+            facts.map(told_of_curl).collect()
         };
         let carried = End::Established {
             sent: 30,
@@ -613,8 +613,8 @@ mod tests {
         };
         let waited = Duration::from_nanos(5_000_000_001);
         let waited = End::Unanswered { waited };
-        assert_eq!(told(&key, both), [(2, carried), (3, waited)]);
-        assert_eq!(told(&key, Traffic::default()), []);
+        assert_eq!(told(both), [(2, carried), (3, waited)]);
+        assert_eq!(told(Traffic::default()), []);
         let epoch = SystemTime::UNIX_EPOCH;
         let record = cgfw_common::Ended {
             time: 1_500_000_000,

@@ -64,6 +64,7 @@ pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     if run.targets.is_empty() {
         page.line("  nothing was contacted");
     }
+    page.news(run);
     if detail == Detail::Report {
         page.processes();
         page.usage();
@@ -160,6 +161,12 @@ pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<
     glass
         .into_iter()
         .chain(refusals(sections).into_iter().flatten())
+        .chain(counted(
+            news(run).len(),
+            "dependency is",
+            "dependencies are",
+            "not in the baseline",
+        ))
         .chain(gaps(run, losses))
         .chain(unseen(sections))
         .chain(failed.then(|| "cgfw ended the run".to_owned()))
@@ -171,6 +178,11 @@ pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<
                 .map(|text| Plain(text.as_bytes()).to_string()),
         )
         .collect()
+}
+
+fn news(run: &Run) -> &[String] {
+    let news = run.end.as_ref().and_then(|end| end.new.as_deref());
+    news.unwrap_or_default()
 }
 
 /// The clauses on what the report does not know.
@@ -389,6 +401,20 @@ impl Page<'_> {
             row.push(')');
             self.line(&self.style.fit(&row));
         }
+    }
+
+    /// What is not in the baseline.
+    fn news(&mut self, run: &Run) {
+        let news = news(run);
+        if news.is_empty() {
+            return;
+        }
+        let title = format!("  new, not in the baseline ({})", news.len());
+        self.line(&self.style.paint(Paint::Red, &title));
+        for target in news.iter().take(MAX_ROWS) {
+            self.line(&self.style.fit(&format!("    {}", Plain(target.as_bytes()))));
+        }
+        self.rest(news.len());
     }
 
     fn section(&mut self, title: &str, outcome: &str, paint: Paint, rows: &[Row<'_>]) {

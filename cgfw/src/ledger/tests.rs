@@ -1023,10 +1023,11 @@ fn connections_are_told_with_who_began_them_and_the_name_that_led_there() {
             },
         });
         let time = at(9);
-        match ledger.ledger.record(Event { time, fact }).remove(0) {
-            Entry::Ended(ended) => ended,
-            other => panic!("{other:?}"),
-        }
+        let entries = ledger.ledger.record(Event { time, fact });
+        let [Entry::Ended(ended)] = &entries[..] else {
+            panic!("{entries:?} of connections that have ended");
+        };
+        ended.clone()
     };
     for (process, name) in [(&curl, "a.test"), (&wget, "b.test")] {
         let ended = ended(process, "203.0.113.7:443");

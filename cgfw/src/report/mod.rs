@@ -99,6 +99,8 @@ pub struct End {
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+    /// What is not in the baseline, if there is one.
+    pub new: Option<Vec<String>>,
     /// Addresses of names that were forgotten for want of room.
     pub forgotten: u64,
 }
@@ -275,6 +277,11 @@ impl Report {
                  incomplete, and the summary will say by how many",
             );
         }
+    }
+
+    /// What was told so far.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 
     /// Say something that is not an error, unless that is not wanted.
