@@ -16,7 +16,7 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 /// How long it may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A browser with one page.
 pub struct Browser {
