@@ -29,11 +29,14 @@ fn a_step_is_annotated_and_summed_up() {
     let found = annotations(&output.stderr);
     assert_eq!(found.len(), 2, "{output}");
     assert!(
-        found[0].starts_with("::error title=cgfw%3A github.com was blocked::rule: --block github.com%0A"),
+        found[0].starts_with(
+            "::error title=cgfw%3A github.com was blocked::rule: --block github.com%0A"
+        ),
         "{output}"
     );
     assert!(
-        found[1].starts_with("::warning title=cgfw%3A 203.0.113.99%3A80/tcp was not judged by name::"),
+        found[1]
+            .starts_with("::warning title=cgfw%3A 203.0.113.99%3A80/tcp was not judged by name::"),
         "{output}"
     );
     let summary = lab.read("summary.md");

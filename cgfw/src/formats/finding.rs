@@ -56,7 +56,9 @@ pub(super) fn findings<'r>(run: &'r Run, sections: &'r Sections<'_>) -> Vec<Find
     } = sections;
     let all = [blocked, would_block, delegated, unjudged, allowed];
     let rows = all.into_iter().flatten();
-    let mut findings: Vec<_> = rows.map(|(name, total)| Finding::new(run, name, total)).collect();
+    let mut findings: Vec<_> = rows
+        .map(|(name, total)| Finding::new(run, name, total))
+        .collect();
     // Delegation that is known of is as good as allowed.
     findings.sort_by_key(|finding| finding.class);
     findings

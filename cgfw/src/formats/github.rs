@@ -19,7 +19,10 @@ pub fn github(runs: &[Run]) -> String {
         // First, as the one that says how far to trust the others.
         let gaps = gaps(run, Losses::of(run));
         if !gaps.is_empty() {
-            warnings.push(("cgfw: the report is not complete".to_owned(), gaps.join(", ")));
+            warnings.push((
+                "cgfw: the report is not complete".to_owned(),
+                gaps.join(", "),
+            ));
         }
         for finding in findings(run, &sections) {
             match finding.class {
@@ -90,7 +93,10 @@ mod tests {
             .map(|n| blocked.replace("\"github.com\"", &format!("\"h{n}.example\"")) + "\n")
             .collect();
         let text = github(digest(&log).runs());
-        let errors: Vec<_> = text.lines().filter(|line| line.starts_with("::error ")).collect();
+        let errors: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("::error "))
+            .collect();
         assert_eq!(errors.len(), 10);
         assert_eq!(
             errors[9],

@@ -464,7 +464,10 @@ mod tests {
             ("lookups", 1.into()),
             ("commands", serde_json::json!(["git fetch origin"])),
             ("consequence", serde_json::json!({ "kind": "failed" })),
-            ("refused", serde_json::json!([{ "pid": 102, "started": 1_200_000_000 }])),
+            (
+                "refused",
+                serde_json::json!([{ "pid": 102, "started": 1_200_000_000 }]),
+            ),
         ] {
             assert_eq!(github[field], value, "{field}");
         }
@@ -485,7 +488,10 @@ mod tests {
         assert_eq!(run["lost"], 2);
         let lines: Vec<_> = SAMPLE.lines().collect();
         let clean = [lines[0], lines[1], lines[lines.len() - 1]].join("\n");
-        let clean = clean.replace(r#""caveats": ["http_proxy is set: names behind it cannot be seen"], "#, "");
+        let clean = clean.replace(
+            r#""caveats": ["http_proxy is set: names behind it cannot be seen"], "#,
+            "",
+        );
         let report = report(&clean);
         assert_eq!(report["runs"][0]["clean"], true, "{report}");
         assert_eq!(report["runs"][0]["faults"], serde_json::json!([]));
@@ -498,10 +504,14 @@ mod tests {
         assert_eq!(processes[0]["command"], "./deploy.sh --fast");
         assert_eq!(processes[0]["script"], "/srv/app/deploy.sh");
         assert!(processes[0].get("parent").is_none());
-        let git = processes.iter().find(|process| process["pid"] == 102).unwrap();
+        let git = processes
+            .iter()
+            .find(|process| process["pid"] == 102)
+            .unwrap();
         assert_eq!(git["parent"]["pid"], 101);
         assert_eq!(git["ending"]["status"], 128);
-        let deed = serde_json::json!([{ "target": "github.com", "verdict": "blocked", "count": 1 }]);
+        let deed =
+            serde_json::json!([{ "target": "github.com", "verdict": "blocked", "count": 1 }]);
         assert_eq!(git["deeds"], deed);
     }
 
@@ -524,12 +534,18 @@ mod tests {
     fn the_schema_is_that_of_the_types_and_reports_are_valid() {
         let generated = schemars::schema_for!(Report<'static>);
         let generated = serde_json::to_string_pretty(&generated).unwrap() + "\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/formats/report.schema.json");
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/formats/report.schema.json"
+        );
         if std::env::var_os("CGFW_WRITE_SCHEMA").is_some() {
             std::fs::write(path, &generated).unwrap();
         }
         let written = std::fs::read_to_string(path).unwrap();
-        assert!(written == generated, "run this test with CGFW_WRITE_SCHEMA=1 to write {path:?}");
+        assert!(
+            written == generated,
+            "run this test with CGFW_WRITE_SCHEMA=1 to write {path:?}"
+        );
         let mut schemas = Schemas::new();
         let mut compiler = Compiler::new();
         let schema = serde_json::from_str(&written).unwrap();

@@ -48,8 +48,16 @@ fn suite(xml: &mut Xml, run: &Run) -> io::Result<()> {
     let sections = Sections::of(run);
     let findings = findings(run, &sections);
     let gaps = gaps(run, Losses::of(run));
-    let of = |class| findings.iter().filter(|finding| finding.class == class).count();
-    let elapsed = run.end.as_ref().map(|end| Duration::from_micros(end.elapsed_us));
+    let of = |class| {
+        findings
+            .iter()
+            .filter(|finding| finding.class == class)
+            .count()
+    };
+    let elapsed = run
+        .end
+        .as_ref()
+        .map(|end| Duration::from_micros(end.elapsed_us));
     let id = Plain(run.id.as_bytes()).to_string();
     let mut suite = xml
         .create_element("testsuite")
@@ -112,7 +120,13 @@ fn completeness(xml: &mut Xml, gaps: &[String]) -> io::Result<()> {
         case.write_empty()?;
     } else {
         case.write_inner_content(|xml| {
-            outcome(xml, "error", "incomplete", &gaps.join(", "), &gaps.join("\n"))
+            outcome(
+                xml,
+                "error",
+                "incomplete",
+                &gaps.join(", "),
+                &gaps.join("\n"),
+            )
         })?;
     }
     Ok(())

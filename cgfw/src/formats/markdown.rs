@@ -142,7 +142,9 @@ impl Page {
         self.line(&format!(
             "\n<details>\n<summary>All that was contacted ({count})</summary>\n"
         ));
-        self.line("| Contacted | Verdict | How often | First after | Traffic | Waited | Commands |");
+        self.line(
+            "| Contacted | Verdict | How often | First after | Traffic | Waited | Commands |",
+        );
         self.line("| --- | --- | --- | --- | --- | --- | --- |");
         for finding in findings.iter().take(self.rows) {
             let total = finding.total;
@@ -151,7 +153,11 @@ impl Page {
             let traffic = total.traffic;
             let traffic = match traffic.connections {
                 0 => String::new(),
-                _ => format!("{} in, {} out", Octets(traffic.received), Octets(traffic.sent)),
+                _ => format!(
+                    "{} in, {} out",
+                    Octets(traffic.received),
+                    Octets(traffic.sent)
+                ),
             };
             let commands: Vec<_> = commands(total).iter().map(|text| code(text)).collect();
             self.line(&format!(

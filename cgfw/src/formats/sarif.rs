@@ -386,7 +386,11 @@ fn script<'r>(finding: &Finding<'r>) -> Option<&'r str> {
     let chain = finding.chain();
     let nearest = chain.iter().rev().find_map(|node| node.script.as_deref());
     let processes = &finding.run.processes;
-    nearest.or_else(|| processes.roots().find_map(|(_, node)| node.script.as_deref()))
+    nearest.or_else(|| {
+        processes
+            .roots()
+            .find_map(|(_, node)| node.script.as_deref())
+    })
 }
 
 /// Of a rule that is cited as `policy.toml:7: github.com`, the three parts.
@@ -487,10 +491,14 @@ mod tests {
         assert_eq!(of("/run/docker.sock")["level"], "note");
         assert_eq!(of("203.0.113.7:443/tcp")["level"], "note");
         for result in results {
-            let rule = &run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize];
+            let rule =
+                &run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize];
             assert_eq!(rule["id"], result["ruleId"]);
         }
-        assert_eq!(run["originalUriBaseIds"]["SRCROOT"]["uri"], "file:///srv/app/");
+        assert_eq!(
+            run["originalUriBaseIds"]["SRCROOT"]["uri"],
+            "file:///srv/app/"
+        );
     }
 
     #[test]
@@ -519,7 +527,10 @@ mod tests {
         assert_eq!(invocation["executionSuccessful"], true);
         assert_eq!(invocation["exitCode"], 1);
         let notifications = &invocation["toolExecutionNotifications"];
-        assert_eq!(notifications[0]["message"]["text"], "2 observations were lost");
+        assert_eq!(
+            notifications[0]["message"]["text"],
+            "2 observations were lost"
+        );
         // A log that has lost both of its ends.
         let cut: Vec<_> = SAMPLE.lines().skip(1).take(5).collect();
         let report = valid(&cut.join("\n"));
@@ -529,9 +540,15 @@ mod tests {
 
     #[test]
     fn paths_are_uris() {
-        assert_eq!(percent_encoded("a b/%ü#?:.sh"), "a%20b/%25%C3%BC%23%3F%3A.sh");
+        assert_eq!(
+            percent_encoded("a b/%ü#?:.sh"),
+            "a%20b/%25%C3%BC%23%3F%3A.sh"
+        );
         assert_eq!(file("/srv/x"), "file:///srv/x");
-        assert_eq!(written_in("a:b.toml:12: x.y"), Some(("a:b.toml", 12, "x.y")));
+        assert_eq!(
+            written_in("a:b.toml:12: x.y"),
+            Some(("a:b.toml", 12, "x.y"))
+        );
         for rule in ["--block a.b", "no rule allows it", "x:0: y", "x: y"] {
             assert_eq!(written_in(rule), None);
         }

@@ -131,7 +131,9 @@ struct Left {
 enum Form {
     Report(Format),
     /// Markdown below what others have written, in so many octets.
-    StepSummary { room: usize },
+    StepSummary {
+        room: usize,
+    },
 }
 
 /// Tells of a run.
