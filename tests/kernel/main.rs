@@ -17,6 +17,7 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 mod support;
 
 mod attribution;
+mod baseline;
 mod break_glass;
 mod child;
 mod clients;
@@ -43,4 +44,5 @@ mod setup;
 mod soak;
 mod strict;
 mod swap;
+mod traffic;
 mod why;

@@ -4,6 +4,7 @@ Reports: what a digest says, in a form that people or other tools read. Pure.
 
 mod finding;
 mod github;
+mod html;
 mod json;
 mod junit;
 mod markdown;
@@ -13,6 +14,7 @@ mod style;
 mod text;
 
 pub use self::github::github;
+pub use self::html::html;
 pub use self::json::json;
 pub use self::junit::junit;
 pub use self::markdown::{markdown, markdown_within};
@@ -36,6 +38,8 @@ pub enum Format {
     Sarif,
     /// Workflow commands of GitHub Actions, which annotate the job
     Github,
+    /// One file for the browser
+    Html,
 }
 
 /// Lines that could not be written.
@@ -57,6 +61,7 @@ pub fn render(format: Format, runs: &[Run], style: Style) -> String {
         Format::Junit => junit(runs),
         Format::Sarif => sarif(runs),
         Format::Github => github(runs),
+        Format::Html => html(runs),
     }
 }
 

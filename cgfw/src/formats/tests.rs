@@ -127,9 +127,10 @@ fn tool(package: &str, argv: &[&str], input: &str) -> Option<Result<String, Stri
         child.wait_with_output().unwrap()
     });
     let text = |octets| String::from_utf8(octets).unwrap();
-    Some(match output.status.success() {
-        true => Ok(text(output.stdout)),
-        false => Err(text(output.stderr)),
+    Some(if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
     })
 }
 

@@ -64,6 +64,7 @@ pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     if run.targets.is_empty() {
         page.line("  nothing was contacted");
     }
+    page.news(run);
     if detail == Detail::Report {
         page.processes();
         page.usage();
@@ -161,6 +162,12 @@ pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<
     glass
         .into_iter()
         .chain(refusals(sections).into_iter().flatten())
+        .chain(counted(
+            news(run).len(),
+            "dependency is",
+            "dependencies are",
+            "not in the baseline",
+        ))
         .chain(unjudged)
         .chain(losses_of(run, losses))
         .chain(unseen(sections))
@@ -191,12 +198,18 @@ fn unknowns(run: &Run) -> impl Iterator<Item = String> {
     let caveats = end.map_or(&[][..], |end| &end.caveats);
     unknowns
         .into_iter()
-        .filter_map(|(holds, clause)| holds.then(|| clause.to_owned()))
+        .filter(|(holds, _)| *holds)
+        .map(|(_, clause)| clause.to_owned())
         .chain(
             caveats
                 .iter()
                 .map(|text| Plain(text.as_bytes()).to_string()),
         )
+}
+
+fn news(run: &Run) -> &[String] {
+    let news = run.end.as_ref().and_then(|end| end.new.as_deref());
+    news.unwrap_or_default()
 }
 
 /// The clauses on what was lost, or got away.
@@ -404,6 +417,20 @@ impl Page<'_> {
             row.push(')');
             self.line(&self.style.fit(&row));
         }
+    }
+
+    /// What is not in the baseline.
+    fn news(&mut self, run: &Run) {
+        let news = news(run);
+        if news.is_empty() {
+            return;
+        }
+        let title = format!("  new, not in the baseline ({})", news.len());
+        self.line(&self.style.paint(Paint::Red, &title));
+        for target in news.iter().take(MAX_ROWS) {
+            self.line(&self.style.fit(&format!("    {}", Plain(target.as_bytes()))));
+        }
+        self.rest(news.len());
     }
 
     fn section(&mut self, title: &str, outcome: &str, paint: Paint, rows: &[Row<'_>]) {

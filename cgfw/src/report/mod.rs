@@ -16,12 +16,12 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor, encode};
+use crate::audit::{Fate, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::formats::{self, Detail, Format, Losses, Style};
-use crate::ledger::{Entry, Exit, Observation};
+use crate::ledger::{Ended, Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -99,6 +99,8 @@ pub struct End {
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+    /// What is not in the baseline, if there is one.
+    pub new: Option<Vec<String>>,
     /// Addresses of names that were forgotten for want of room.
     pub forgotten: u64,
 }
@@ -115,7 +117,7 @@ pub struct Usage {
 #[derive(Debug)]
 struct AuditLog {
     path: PathBuf,
-    outlet: Outlet,
+    outlet: Outlet<Line>,
 }
 
 /// A report that is written to a file when the run has ended.
@@ -269,6 +271,7 @@ impl Report {
         match entry {
             Entry::Observed(observation) => self.observe(observation),
             Entry::Exited(exit) => self.exited(exit),
+            Entry::Ended(ended) => self.ended(ended),
             Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
             Entry::Lost { time, count } => self.lost(*time, *count),
         }
@@ -290,6 +293,10 @@ impl Report {
         self.enter(Line::exited(&self.run.id, exit));
     }
 
+    fn ended(&mut self, ended: &Ended) {
+        self.enter(Line::ended(&self.run.id, ended));
+    }
+
     fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
         self.enter(Line::moved(&self.run.id, time, moved));
         if first && self.verbosity >= Verbosity::Normal {
@@ -307,6 +314,11 @@ impl Report {
                  incomplete, and the summary will say by how many",
             );
         }
+    }
+
+    /// What was told so far.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 
     /// Say something that is not an error, unless that is not wanted.
@@ -330,7 +342,7 @@ impl Report {
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
         if let Some(log) = log {
-            log.outlet.write_last(encode(&line), GRACE);
+            log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
             losses.audit_log = closed.lost;
             if closed.lost > 0 {
@@ -385,7 +397,7 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(encode(&line));
+        log.outlet.write(line);
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();

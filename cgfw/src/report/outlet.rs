@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use crate::audit::{Line, encode};
+
 /// Texts that wait for the thread; more are lost. Some megabytes at most.
 const QUEUE: usize = 4096;
 /// More than any line, so that none is written in part when the disk is full.
@@ -18,10 +20,39 @@ const BUFFER: usize = 64 << 10;
 /// How long to wait before it is tried again to find room in the queue.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// What an outlet takes.
+pub(super) trait Text: Send + 'static {
+    /// How many lines it is.
+    fn lines(&self) -> u64;
+
+    /// The lines, each with its end. Called by the thread, which has time.
+    fn into_octets(self) -> Vec<u8>;
+}
+
+impl Text for Vec<u8> {
+    fn lines(&self) -> u64 {
+        count_lines(self)
+    }
+
+    fn into_octets(self) -> Vec<u8> {
+        self
+    }
+}
+
+impl Text for Line {
+    fn lines(&self) -> u64 {
+        1
+    }
+
+    fn into_octets(self) -> Vec<u8> {
+        encode(&self)
+    }
+}
+
 /// A sink for whole lines, which never blocks and never fails.
 #[derive(Debug)]
-pub(super) struct Outlet {
-    sender: SyncSender<Vec<u8>>,
+pub(super) struct Outlet<T = Vec<u8>> {
+    sender: SyncSender<T>,
     thread: JoinHandle<()>,
     /// Closed by the thread when it is done.
     done: Receiver<()>,
@@ -45,7 +76,7 @@ pub(super) struct Closed {
     pub(super) error: Option<io::Error>,
 }
 
-impl Outlet {
+impl<T: Text> Outlet<T> {
     /// Start the thread that writes to `sink`. `name` is that of the thread.
     pub(super) fn new(name: &str, sink: impl Write + Send + 'static) -> io::Result<Self> {
         let (sender, texts) = sync_channel(QUEUE);
@@ -64,9 +95,9 @@ impl Outlet {
         })
     }
 
-    /// Have `text`, whole lines, written soon.
-    pub(super) fn write(&self, text: Vec<u8>) {
-        let lines = lines(&text);
+    /// Have `text` written soon.
+    pub(super) fn write(&self, text: T) {
+        let lines = text.lines();
         self.books.pending.fetch_add(lines, Ordering::Relaxed);
         if self.sender.try_send(text).is_err() {
             self.books.lose(lines);
@@ -75,8 +106,8 @@ impl Outlet {
 
     /// Have `text` written, if need be after a wait for what is before it: what a flood of
     /// other lines must not cost.
-    pub(super) fn write_last(&self, text: Vec<u8>, grace: Duration) {
-        let lines = lines(&text);
+    pub(super) fn write_last(&self, text: T, grace: Duration) {
+        let lines = text.lines();
         self.books.pending.fetch_add(lines, Ordering::Relaxed);
         let deadline = Instant::now() + grace;
         let mut unsent = self.sender.try_send(text);
@@ -140,14 +171,14 @@ impl Books {
 }
 
 /// Write all texts, and flush whenever there is no other text to write.
-fn pump(texts: &Receiver<Vec<u8>>, sink: impl Write, books: &Books) {
+fn pump<T: Text>(texts: &Receiver<T>, sink: impl Write, books: &Books) {
     let mut out = BufWriter::with_capacity(BUFFER, sink);
     let mut buffered = 0;
     while let Ok(text) = texts.recv() {
         let mut next = Some(text);
         while let Some(text) = next {
-            let count = lines(&text);
-            match out.write_all(&text) {
+            let count = text.lines();
+            match out.write_all(&text.into_octets()) {
                 Ok(()) => buffered += count,
                 Err(error) => {
                     books.fail(error);
@@ -160,7 +191,7 @@ fn pump(texts: &Receiver<Vec<u8>>, sink: impl Write, books: &Books) {
             books.fail(error);
         }
         // After an error the rest stays in the buffer, for the next attempt.
-        let left = lines(out.buffer());
+        let left = count_lines(out.buffer());
         books.pending.fetch_sub(buffered - left, Ordering::Relaxed);
         buffered = left;
     }
@@ -169,7 +200,7 @@ fn pump(texts: &Receiver<Vec<u8>>, sink: impl Write, books: &Books) {
     drop(out.into_parts());
 }
 
-fn lines(text: &[u8]) -> u64 {
+fn count_lines(text: &[u8]) -> u64 {
     text.iter().map(|octet| u64::from(*octet == b'\n')).sum()
 }
 
@@ -242,7 +273,7 @@ pub(super) mod tests {
     #[test]
     fn all_is_written_in_order() {
         let sink = Shared::default();
-        let outlet = Outlet::new("test", sink.clone()).unwrap();
+        let outlet = Outlet::<Vec<u8>>::new("test", sink.clone()).unwrap();
         let mut expected = String::new();
         for n in 0..1000 {
             let line = format!("line {n}\n");
@@ -257,7 +288,7 @@ pub(super) mod tests {
     #[test]
     fn a_line_is_written_without_waiting_for_the_end() {
         let sink = Shared::default();
-        let outlet = Outlet::new("test", sink.clone()).unwrap();
+        let outlet = Outlet::<Vec<u8>>::new("test", sink.clone()).unwrap();
         outlet.write(b"now\n".to_vec());
         let patience = Instant::now();
         while sink.text() != "now\n" {
@@ -270,7 +301,7 @@ pub(super) mod tests {
     #[test]
     fn a_full_disk_costs_the_lines_that_did_not_fit_and_no_others() {
         let sink = Shared::with_room(12);
-        let outlet = Outlet::new("test", sink.clone()).unwrap();
+        let outlet = Outlet::<Vec<u8>>::new("test", sink.clone()).unwrap();
         for line in ["one\n", "two\n", "three\n", "four\n"] {
             outlet.write(line.into());
         }

@@ -121,8 +121,11 @@ impl Books {
                 .report
                 .error(&format!("cannot read what was lost: {error}")),
         }
-        for entry in self.ledger.settle(SystemTime::now()) {
-            self.tell(&entry);
+        // A question may have been asked by who is in a record that was not read yet.
+        if !self.behind {
+            for entry in self.ledger.settle(SystemTime::now()) {
+                self.tell(&entry);
+            }
         }
         if let Some(log) = &mut self.log {
             log.flush();
@@ -145,15 +148,16 @@ impl Books {
         }
     }
 
-    /// When nothing runs any more: the last records, the kernel's counts of what was
-    /// repeated, and questions nobody will claim.
+    /// When nothing runs any more: the last records, the kernel's sums of what was
+    /// repeated and of what connections carried, and questions nobody will claim.
     pub(super) fn enter_the_rest(&mut self) {
         self.enter_all();
         for event in self.inquiry.finish(&mut self.report) {
             self.record_complete(event);
         }
-        let repeats: Vec<Event> = self.acts.get_ref().repeats().collect();
-        for event in repeats {
+        let acts = self.acts.get_ref();
+        let sums: Vec<Event> = acts.repeats().chain(acts.ended()).collect();
+        for event in sums {
             self.record(event);
         }
         for entry in self.ledger.finish() {

@@ -45,6 +45,7 @@ impl Inquiry {
             | Fact::Asked { .. }
             | Fact::Contact(_)
             | Fact::Repeats(_)
+            | Fact::Ended(_)
             | Fact::Known { .. }
             | Fact::Forked { .. }
             | Fact::Executed(_)

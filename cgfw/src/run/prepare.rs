@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::utsname::UtsName;
 use nix::unistd::{Group, Uid, User, getgroups};
 
+use crate::baseline::{self, Dependencies};
 use crate::bpf::{self, Acts, Filter};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Confinement, Identity, Unix};
@@ -394,6 +395,25 @@ pub(super) fn load_policy(
         Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
+}
+
+/// What the run may depend on, read with the rights of who named the file.
+pub(super) fn baseline(
+    settings: &Settings,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<Dependencies>> {
+    let Some(path) = &settings.baseline else {
+        return Ok(None);
+    };
+    let load = || baseline::load(path);
+    let loaded = match author(settings)? {
+        Some(author) => child::as_user(&author, load),
+        None => load(),
+    };
+    let loaded = loaded.context("cannot use the baseline")?;
+    let caveats = loaded.caveats.iter();
+    notes.extend(caveats.map(|caveat| format!("{}: {caveat}", path.display())));
+    Ok(Some(loaded.dependencies))
 }
 
 /// What is typed on one command line and contradicts itself, so that part of it decides
