@@ -33,6 +33,7 @@ mod load;
 #[cfg(not(debug_assertions))]
 mod measured;
 mod moved;
+mod otlp;
 mod peers;
 mod policy;
 mod readme;

@@ -90,6 +90,8 @@ pub struct Run {
     pub audit_log: Option<PathBuf>,
     /// What to write where when the run has ended.
     pub reports: Vec<(formats::Format, PathBuf)>,
+    /// Where OpenTelemetry has its collector.
+    pub otlp_endpoint: Option<String>,
     pub user: Option<String>,
     pub keep_root: bool,
     /// Implied by `strict`.
@@ -275,6 +277,7 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         fail_on_block: args.fail_on_block,
         audit_log: args.audit_log,
         reports: args.report,
+        otlp_endpoint: args.otlp_endpoint,
         user: args.user,
         keep_root: args.keep_root,
         no_new_privs: args.no_new_privs || args.strict,

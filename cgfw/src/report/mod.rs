@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor};
+use crate::audit::{Fate, Follower, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
@@ -49,6 +49,8 @@ pub struct Start<'r> {
     pub policy_digest: &'r str,
     /// The name of the host.
     pub host: &'r str,
+    /// The trace that the run is a part of.
+    pub trace_id: Option<&'r str>,
     /// Nothing is refused (`--audit`).
     pub audit: bool,
     /// Nothing is refused because of an emergency.
@@ -136,6 +138,7 @@ pub struct Report {
     stderr: Outlet,
     audit_log: Option<AuditLog>,
     left: Vec<Left>,
+    follower: Option<Box<dyn Follower>>,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
 }
@@ -168,6 +171,7 @@ impl Report {
                 })
                 .transpose()?,
             left: Vec::new(),
+            follower: None,
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
         })
@@ -191,6 +195,11 @@ impl Report {
             outlet,
         });
         Ok(())
+    }
+
+    /// Tell `follower`, too.
+    pub fn tell_also(&mut self, follower: Box<dyn Follower>) {
+        self.follower = Some(follower);
     }
 
     /// The run starts: the first line of the audit log, and what is enforced. That nothing
@@ -292,6 +301,9 @@ impl Report {
         let lines_lost = log.as_ref().map_or(0, |log| log.outlet.lost());
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
+        if let Some(follower) = &mut self.follower {
+            follower.follow(line.clone());
+        }
         if let Some(log) = log {
             log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
@@ -301,6 +313,9 @@ impl Report {
             }
         }
         self.write_reports();
+        if let Some(complaint) = self.follower.take().and_then(Follower::finish) {
+            self.error(&complaint);
+        }
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
             let summary = formats::text(&self.run, Detail::Summary, losses, self.style);
@@ -342,6 +357,9 @@ impl Report {
     /// Enter a line into the account of the run, and into the log.
     fn enter(&mut self, line: Line) {
         self.run.add(&line);
+        if let Some(follower) = &mut self.follower {
+            follower.follow(line.clone());
+        }
         let Some(log) = &self.audit_log else {
             return;
         };

@@ -39,6 +39,7 @@ use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
+use crate::otlp::Trace;
 use crate::pins::Pins;
 use crate::policy::{Domain, Policy, Ports};
 use crate::report::Report;
@@ -64,6 +65,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let trace = prepare::trace(settings, &mut report)?;
     let networks = policy.networks();
     let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
     let (mut filter, mut channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
@@ -78,6 +80,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         (&policy, &origins),
         identity.as_ref(),
         &protection,
+        &trace,
     )?;
 
     prepare::event_loop()?.block_on(async {
@@ -91,6 +94,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             sockets,
             channels,
             members: cgroup.members(),
+            trace,
         };
         let mut run = Run::start(settings, parts, ledger, report)?;
         notes.extend(identity.as_ref().map(Identity::to_string));
@@ -173,6 +177,7 @@ struct Parts {
     sockets: Sockets,
     channels: Channels,
     members: Members,
+    trace: Trace,
 }
 
 /// A run with everything in place but the child.
@@ -193,6 +198,8 @@ struct Run<'s> {
     own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
+    /// What the child is a part of.
+    trace: Trace,
     /// The init of the child, which is no process of the command's.
     init: Option<Pid>,
 }
@@ -258,6 +265,7 @@ impl<'s> Run<'s> {
             ))),
             own_processes: Vec::new(),
             caveats: Vec::new(),
+            trace: parts.trace,
             init: None,
         })
     }
