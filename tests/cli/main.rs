@@ -20,6 +20,7 @@ mod command;
 #[expect(dead_code, reason = "the kernel tests use the rest of it")]
 mod namespace;
 
+mod fleet;
 mod why;
 
 use std::fs;

@@ -45,6 +45,11 @@ impl Trace {
 
     /// As the parent of another span.
     pub(super) fn context(&self) -> Context {
-        Context::new().with_remote_span_context(self.0.clone())
+        let none = Context::new();
+        // What samplers take for a parent that is not sampled.
+        if !self.0.is_valid() {
+            return none;
+        }
+        none.with_remote_span_context(self.0.clone())
     }
 }

@@ -96,26 +96,24 @@ fn name(event: &Event) -> &'static str {
 }
 
 fn severity(event: &Event) -> Severity {
-    match event {
-        Event::Policy(change) if change.error.is_some() => Severity::Error,
-        Event::RunEnd(end) if end.outcome == Outcome::Failed => Severity::Error,
-        Event::Moved(_) | Event::Loss(_) | Event::Unanswered(_) => Severity::Warn,
-        Event::RunStart(start) if start.break_glass.is_some() => Severity::Warn,
-        _ if verdict(event).is_some_and(|verdict| verdict != Verdict::Allowed) => Severity::Warn,
-        _ => Severity::Info,
-    }
-}
-
-fn verdict(event: &Event) -> Option<Verdict> {
-    act(event).map(|act| act.verdict)
-}
-
-fn act(event: &Event) -> Option<&Act> {
-    match event {
-        Event::Dns(dns) => Some(&dns.act),
-        Event::Connect(contact) | Event::Packet(contact) => Some(&contact.act),
-        Event::Delegation(delegation) => Some(&delegation.act),
-        _ => None,
+    let is_bad = match event {
+        Event::Policy(change) if change.error.is_some() => return Severity::Error,
+        Event::RunEnd(end) if end.outcome == Outcome::Failed => return Severity::Error,
+        Event::Moved(_) | Event::Loss(_) | Event::Unanswered(_) => true,
+        Event::RunStart(start) => start.break_glass.is_some(),
+        Event::Dns(dns) => dns.act.verdict != Verdict::Allowed,
+        Event::Connect(contact) | Event::Packet(contact) => contact.act.verdict != Verdict::Allowed,
+        Event::Delegation(delegation) => delegation.act.verdict != Verdict::Allowed,
+        Event::Policy(_)
+        | Event::Exit(_)
+        | Event::Traffic(_)
+        | Event::RunEnd(_)
+        | Event::Unknown => false,
+    };
+    if is_bad {
+        Severity::Warn
+    } else {
+        Severity::Info
     }
 }
 
