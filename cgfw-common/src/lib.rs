@@ -23,6 +23,10 @@ pub const MAX_ADDRESSES: u32 = 1 << 16;
 pub const MAX_OWN: u32 = 1 << 12;
 /// Generations of a policy that exist at once: the one in force, and one that is made.
 pub const GENERATIONS: u32 = 2;
+/// TCP connections of the child that exist at once and are counted.
+pub const MAX_CONNECTIONS: u32 = 1 << 14;
+/// Sums over connections that have ended. Without room for more they are told one by one.
+pub const MAX_TRAFFIC: u32 = 1 << 13;
 /// Steps of port profiles.
 pub const MAX_PORT_STEPS: u32 = 1 << 16;
 /// Size of the ring of [`Act`]s, in octets.
@@ -181,17 +185,16 @@ offsets! {
     /// What was executed, and the interpreter: the same address if it needs none.
     binprm_filename,
     binprm_interp,
+    /// The `dentry.d_parent`, which `d_name` follows.
     dentry_parent,
-    /// The `qstr.name` of a `dentry`.
-    dentry_name,
     /// The `d_hash.pprev` of a `dentry`, null if nothing has that name any more.
     dentry_hashed,
     dentry_inode,
     inode_ino,
     inode_generation,
     super_block_dev,
+    /// The `mount.mnt_parent`, which `mnt_mountpoint` follows.
     mount_parent,
-    mount_mountpoint,
     /// The `vfsmount` of a `mount`, which starts with its root.
     mount_mnt,
     /// The cgroup of a `css_set` in the unified hierarchy.
@@ -218,6 +221,17 @@ offsets! {
     file_private,
     inode_sb,
     super_block_magic,
+    /// `tcp_sock.bytes_acked`, and of what follows: octets that the other end acknowledged, the
+    /// SYN among them. All of these are 0 if one is missing.
+    tcp_bytes_acked,
+    tcp_bytes_received,
+    /// The sequence number behind what was written, and that behind what was acknowledged.
+    tcp_write_seq,
+    tcp_snd_una,
+    /// When a packet was sent or received last, CLOCK_MONOTONIC in microseconds.
+    tcp_mstamp,
+    /// `inet_connection_sock.icsk_retransmits`, an octet.
+    icsk_retransmits,
     /// `bpf_sock_addr_kern.uaddr`: the address that a process gave.
     sock_addr_uaddr,
     /// `bpf_sock_addr_kern.uaddrlen`, since 6.7, as are hooks on unix sockets; before, 0.
@@ -291,7 +305,7 @@ pub struct QueryKey {
 }
 
 /// Key of `SEEN`, whose value is the count of acts: a second act of the same kind is
-/// counted there and not reported again.
+/// counted there and not reported again. And key of `TRAFFIC`, with the kind [`ACT_ENDED`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
@@ -329,6 +343,44 @@ pub struct Deed {
     pub destination_port: u16,
     /// IANA protocol number; 262 is MPTCP.
     pub protocol: u16,
+}
+
+/// A TCP connection that was begun: value of `CONNECTIONS`, whose key is the cookie of the
+/// socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who began it, and to where: as it is summed up when it has ended.
+    pub key: SeenKey,
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub since: u64,
+}
+
+/// What became of TCP connections that have ended: value of `TRAFFIC`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Those that were established.
+    pub established: u64,
+    /// Octets of payload that were written to them, and that arrived, once however often they
+    /// were transmitted. The end of a stream counts as an octet, unless it came with close(2).
+    pub sent: u64,
+    pub received: u64,
+    /// Those that were never established.
+    pub unanswered: u64,
+    /// How long that took to find out, all together, in nanoseconds.
+    pub waited: u64,
+}
+
+/// A TCP connection has ended: a record on the ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub time: u64,
+    pub deed: Deed,
+    pub owner: Owner,
+    pub traffic: Traffic,
 }
 
 /// One act, as the kernel saw it: a record on the ring.
@@ -503,6 +555,8 @@ pub const ACT_FORKED: u32 = 8;
 pub const ACT_EXECUTED: u32 = 9;
 /// An [`Exit`].
 pub const ACT_EXITED: u32 = 10;
+/// An [`Ended`].
+pub const ACT_ENDED: u32 = 11;
 
 /// Where a record of any kind has it.
 pub const KIND_OFFSET: usize = 28;
@@ -514,7 +568,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 240 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 256 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);
@@ -530,6 +584,10 @@ const _: () = {
     assert!(size_of::<Fork>() == 40 && offset_of!(Fork, kind) == KIND_OFFSET);
     assert!(size_of::<Exit>() == 40 && offset_of!(Exit, kind) == KIND_OFFSET);
     assert!(size_of::<Exec>() == 128 && offset_of!(Exec, kind) == KIND_OFFSET);
+    assert!(size_of::<Connection>() == 56);
+    assert!(size_of::<Traffic>() == 40);
+    assert!(size_of::<Ended>() == 96 && align_of::<Ended>() == 8);
+    assert!(offset_of!(Ended, deed) == offset_of!(Act, deed));
     assert!(size_of::<UnixName>() == 112 && align_of::<UnixName>() == 8);
     assert!(size_of::<UnixAct>() == size_of::<Act>() + size_of::<UnixName>());
 };
@@ -537,7 +595,7 @@ const _: () = {
 /// Lets aya's map wrappers copy the types octet by octet.
 #[cfg(feature = "user")]
 mod user {
-    use super::{Endpoint, Entry, OriginalKey, PortKey, QueryKey, SeenKey};
+    use super::{Endpoint, Entry, OriginalKey, PortKey, QueryKey, SeenKey, Traffic};
 
     // SAFETY: integers only, no padding (asserted above): any octets are a value.
     unsafe impl aya::Pod for Endpoint {}
@@ -551,4 +609,6 @@ mod user {
     unsafe impl aya::Pod for QueryKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for SeenKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Traffic {}
 }

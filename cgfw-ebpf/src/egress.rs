@@ -13,7 +13,7 @@ use crate::maps::{ORIGINALS, QUERIES, config};
 use crate::packet::Packet;
 use crate::peer::packet_is_outside;
 use crate::socket::socket_owner;
-use crate::verdict::{ANY, DNS_PORT, Generation, is_loopback};
+use crate::verdict::{ANY, DNS_PORT, is_loopback};
 
 const PASS: i32 = 1;
 /// Drop; a UDP sender gets EPERM.
@@ -81,20 +81,15 @@ pub(crate) fn egress(ctx: &SkBuffContext) -> i32 {
 #[inline(always)]
 fn judge(packet: &Packet, on_loopback: bool) -> u32 {
     let destination = &packet.destination;
-    let generation = Generation::in_force();
-    if on_loopback {
-        return destination.action(generation, ALLOW);
-    }
     // A socket that is bound to a device sends what is for this host out of that device,
-    // questions that were redirected to the proxy included.
-    if is_loopback(&destination.address) {
+    // questions that were redirected to the proxy included. And what is for port 53 there was
+    // not redirected: a crafted packet.
+    let is_astray = is_loopback(&destination.address)
+        || destination.port == DNS_PORT && !packet.is(protocol::ICMP);
+    if is_astray && !on_loopback {
         return BLOCK;
     }
-    // What is for port 53 here was not redirected: a crafted packet.
-    if destination.port == DNS_PORT && !packet.is(protocol::ICMP) {
-        return BLOCK;
-    }
-    destination.action(generation, generation.unresolved)
+    destination.action(|unresolved| if on_loopback { ALLOW } else { unresolved })
 }
 
 /// A DNS message for the proxy: say who sends it, and note to whom it was addressed,

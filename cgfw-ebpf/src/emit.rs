@@ -55,7 +55,7 @@ pub(crate) fn report(deed: &Deed) {
     // that may have any value; nobody else has it until it is submitted.
     let act = unsafe { &mut *slot.as_mut_ptr() };
     fill_in(act, deed, current_task);
-    slot.submit(urgency(deed));
+    slot.submit(urgency(deed.action));
 }
 
 /// As [`report`], with the address of a unix socket.
@@ -71,7 +71,7 @@ pub(crate) fn report_unix(deed: &Deed, name: &Words) {
     let words: *mut UnixName = &raw mut record.name;
     // SAFETY: as large and as aligned as a `UnixName` (asserted in cgfw-common).
     unsafe { *words.cast() = *name };
-    slot.submit(urgency(deed));
+    slot.submit(urgency(deed.action));
 }
 
 /// As [`report`], of what befell `task`, whoever did it. The command line of another process
@@ -89,7 +89,18 @@ pub(crate) fn report_on(task: u64, deed: &Deed) {
         // It was read from the memory of somebody else.
         act.actor.argv_len = 0;
     }
-    slot.submit(urgency(deed));
+    slot.submit(urgency(deed.action));
+}
+
+/// Put another record on the ring, for which nobody need be woken.
+#[inline(always)]
+pub(crate) fn put<T: 'static>(record: T) {
+    let Some(mut slot) = ACTS.reserve::<T>(0) else {
+        count(COUNTER_LOST);
+        return;
+    };
+    slot.write(record);
+    slot.submit(urgency(ALLOW));
 }
 
 #[inline(always)]
@@ -106,11 +117,11 @@ fn fill_in(act: &mut Act, deed: &Deed, task: impl FnOnce() -> u64) {
 /// A refusal wakes the reader, and so does a ring half full; everything else waits for the
 /// reader's timer, because a wake-up costs more than the connect that it reports.
 #[inline(always)]
-fn urgency(deed: &Deed) -> u64 {
+fn urgency(action: u32) -> u64 {
     let flags = if is_half_full() {
         BPF_RB_FORCE_WAKEUP
     } else {
-        deed.action
+        action
     };
     flags.into()
 }
@@ -234,9 +245,26 @@ pub(crate) fn read<T>(base: u64, offset: u32, to: *mut T) {
 
 #[inline(always)]
 pub(crate) fn read_word(base: u64, offset: u32) -> u64 {
-    let mut word = 0;
-    read(base, offset, &raw mut word);
+    let [word] = read_words(base, offset);
     word
+}
+
+/// Neighbours that are read at once. Nothing is there before: what differs from path to path,
+/// the verifier walks again.
+#[inline(always)]
+pub(crate) fn read_words<const N: usize>(base: u64, offset: u32) -> [u64; N] {
+    let mut words = MaybeUninit::uninit();
+    read(base, offset, words.as_mut_ptr());
+    // SAFETY: the helper has written all of it.
+    unsafe { words.assume_init() }
+}
+
+/// The verifier forbids arithmetic on a pointer to a socket, or to a context. What was read
+/// from memory is a number.
+#[inline(always)]
+pub(crate) fn to_number(pointer: *mut core::ffi::c_void) -> u64 {
+    let pointer = pointer as u64;
+    read_word((&raw const pointer) as u64, 0)
 }
 
 /// Fill `space` with zeroes, word by word and volatile: for what is longer than a few words

@@ -2,6 +2,7 @@
 The eBPF programs of cgfw: one object for every kernel from 5.10.
 
 `socket` redirects DNS and refuses at once, `egress` has the last word on every packet,
+`traffic` counts what connections carried,
 `peer` and `unix` see who
 else on this host is asked, `moved` who is taken away, `process` who comes and goes; `verdict` asks the maps, `emit`
 tells user space. What a kernel lacks is switched off
@@ -28,6 +29,7 @@ mod packet;
 mod peer;
 mod process;
 mod socket;
+mod traffic;
 mod unix;
 mod verdict;
 

@@ -6,11 +6,13 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_map_def};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use aya_ebpf::maps::{
+    CgroupArray, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf,
+};
 use cgfw_common::{
-    Address, BLOCK, COUNTERS as COUNTER_COUNT, Config, Endpoint, Entry, GENERATIONS, InForce,
-    MAX_ADDRESSES, MAX_OWN, MAX_PORT_STEPS, Offsets, OriginalKey, PortKey, QueryKey, RING_SIZE,
-    SeenKey,
+    Address, BLOCK, COUNTERS as COUNTER_COUNT, Config, Connection, Endpoint, Entry, GENERATIONS,
+    InForce, MAX_ADDRESSES, MAX_CONNECTIONS, MAX_OWN, MAX_PORT_STEPS, MAX_TRAFFIC, Offsets,
+    OriginalKey, PortKey, QueryKey, RING_SIZE, SeenKey, Traffic,
 };
 
 use crate::process::Draft;
@@ -132,12 +134,27 @@ pub(crate) static QUERIES: LruHashMap<QueryKey, Endpoint> = LruHashMap::with_max
 #[map]
 pub(crate) static SEEN: LruHashMap<SeenKey, u64> = LruHashMap::with_max_entries(8192, 0);
 
+/// TCP connections under way. Never LRU: one that was forgotten would not be counted.
+#[map]
+pub(crate) static CONNECTIONS: HashMap<u64, Connection> =
+    HashMap::with_max_entries(MAX_CONNECTIONS, BPF_F_NO_PREALLOC);
+
+/// What became of those that have ended. Per CPU, so that only a sum that is interrupted can
+/// miss something.
+#[map]
+pub(crate) static TRAFFIC: PerCpuHashMap<SeenKey, Traffic> =
+    PerCpuHashMap::with_max_entries(MAX_TRAFFIC, BPF_F_NO_PREALLOC);
+
 #[map]
 pub(crate) static ACTS: RingBuf = RingBuf::with_byte_size(RING_SIZE, 0);
 
 /// Per CPU, so that only an interrupted increment can be lost.
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT, 0);
+
+/// The cgroup of the run, from when the programs are attached.
+#[map]
+pub(crate) static CGROUP: CgroupArray = CgroupArray::with_max_entries(1, 0);
 
 /// What is executed on this CPU right now, while it is described.
 #[map]

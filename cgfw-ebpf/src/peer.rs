@@ -12,7 +12,7 @@ use aya_ebpf::programs::{SkBuffContext, SockAddrContext};
 use cgfw_common::protocol;
 
 use crate::cgroup;
-use crate::emit::{can_read_tasks, read_word, zeroed};
+use crate::emit::{can_read_tasks, to_number, zeroed};
 use crate::packet::Packet;
 use crate::verdict::{Destination, LOOPBACK4, LOOPBACK6, is_mapped};
 
@@ -112,12 +112,4 @@ fn is_outside(socket: *mut core::ffi::c_void) -> bool {
     // SAFETY: the look-up returned it with a reference, which ends here.
     unsafe { bpf_sk_release(socket) };
     !cgroup::is_ours(cgroup)
-}
-
-/// The verifier forbids arithmetic on a pointer to a socket. What was read from memory is a
-/// number.
-#[inline(always)]
-fn to_number(socket: *mut core::ffi::c_void) -> u64 {
-    let pointer = socket as u64;
-    read_word((&raw const pointer) as u64, 0)
 }

@@ -14,9 +14,10 @@ use cgfw_common::{
     EXEC_TEXT_LEN, Exec, Exit, Fork, SCRIPT_LEN,
 };
 
-use crate::cgroup;
-use crate::emit::{can_read_tasks, count, current_task, is_half_full, now, read, read_word};
-use crate::maps::{ACTS, DRAFT, WALK, config};
+use crate::emit::{
+    can_read_tasks, count, current_task, is_half_full, now, read, read_word, read_words,
+};
+use crate::maps::{ACTS, CGROUP, DRAFT, WALK, config};
 use crate::moved::DONE;
 
 /// NAME_MAX, include/uapi/linux/limits.h, and a final zero.
@@ -43,16 +44,13 @@ pub(crate) struct Draft {
     start: u32,
 }
 
-/// TRACE_EVENT(sched_process_fork, parent, child), before the child runs.
+/// TRACE_EVENT(sched_process_fork, parent, child), before the child runs; `parent` is the caller.
 #[inline(always)]
 pub(crate) fn forked(ctx: &RawTracePointContext) -> i32 {
-    if !can_read_tasks() {
+    if !can_read_tasks() || !is_of_the_run() {
         return DONE;
     }
     let (parent, child): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    if !cgroup::is_ours(cgroup::of_task(parent)) {
-        return DONE;
-    }
     // pid, and behind it tgid: in a new thread they differ.
     let mut ids = [0_u32; 2];
     read(child, config!(offsets.task_pid), &raw mut ids);
@@ -81,14 +79,14 @@ pub(crate) fn forked(ctx: &RawTracePointContext) -> i32 {
 /// one finds nobody alive (do_exit in kernel/exit.c).
 #[inline(always)]
 pub(crate) fn exited() -> i32 {
-    if !can_read_tasks() {
+    if !can_read_tasks() || !is_of_the_run() {
         return DONE;
     }
     let task = current_task();
     let signal = read_word(task, config!(offsets.task_signal));
     let mut live = 0_u32;
     read(signal, config!(offsets.signal_live), &raw mut live);
-    if live != 0 || !cgroup::is_ours(cgroup::of_task(task)) {
+    if live != 0 {
         return DONE;
     }
     // As wait_task_zombie (kernel/exit.c) chooses.
@@ -127,13 +125,10 @@ pub(crate) fn exited() -> i32 {
 /// in fs/exec.c); `p` is the caller.
 #[inline(always)]
 pub(crate) fn executed(ctx: &RawTracePointContext) -> i32 {
-    if !can_read_tasks() {
+    if !can_read_tasks() || !is_of_the_run() {
         return DONE;
     }
     let task = current_task();
-    if !cgroup::is_ours(cgroup::of_task(task)) {
-        return DONE;
-    }
     let Some(draft) = draft() else {
         return DONE;
     };
@@ -150,6 +145,13 @@ pub(crate) fn executed(ctx: &RawTracePointContext) -> i32 {
     );
     go_on(ctx, draft);
     DONE
+}
+
+/// Whether the caller is in the cgroup of the run, or below it: all that the rest of the host
+/// is asked.
+#[inline(always)]
+fn is_of_the_run() -> bool {
+    matches!(CGROUP.current_task_under_cgroup(0), Ok(true))
 }
 
 /// What is new of a process that executes something. Words are set one by one: they are in
@@ -271,16 +273,18 @@ fn is_at_end(draft: &mut Draft) -> bool {
         // A vfsmount starts with its root.
         if dentry == read_word(mount, 0) {
             let inner = mount.wrapping_sub(config!(offsets.mount_mnt).into());
-            let above = read_word(inner, config!(offsets.mount_parent));
+            // The mount above, and behind it where this one is mounted there.
+            let [above, mountpoint] = read_words(inner, config!(offsets.mount_parent));
             if above == inner {
                 draft.exec.told |= draft.from;
                 return true;
             }
             mount = above + u64::from(config!(offsets.mount_mnt));
-            dentry = read_word(inner, config!(offsets.mount_mountpoint));
+            dentry = mountpoint;
             continue;
         }
-        let name = read_word(dentry, config!(offsets.dentry_name));
+        // Behind d_parent is d_name, and in that the name behind its length.
+        let [parent, _, name] = read_words(dentry, config!(offsets.dentry_parent));
         let length = copy_string(name, NAME_LEN, EXEC_TEXT_LEN, draft);
         let used = draft.used.wrapping_add(length);
         if used >= EXEC_TEXT_LEN as u64 {
@@ -289,7 +293,6 @@ fn is_at_end(draft: &mut Draft) -> bool {
             return true;
         }
         draft.used = used;
-        let parent = read_word(dentry, config!(offsets.dentry_parent));
         if parent == dentry {
             // What has no name in any directory, such as a memfd.
             draft.exec.told |= draft.from;

@@ -12,9 +12,9 @@ use cgfw_common::{
 use crate::emit::{current_owner, mark_seen, report_once};
 use crate::maps::{ORIGINALS, config};
 use crate::peer::connect_is_outside;
+use crate::traffic;
 use crate::verdict::{
-    ANY, DNS_PORT, Destination, Generation, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own,
-    mapped, unresolved,
+    ANY, DNS_PORT, Destination, LOOPBACK4, LOOPBACK6, is_loopback, is_mapped, is_own, mapped,
 };
 
 /// What a program returns: the call goes on.
@@ -114,6 +114,7 @@ pub(crate) fn create(ctx: &SockContext) -> i32 {
 #[inline(always)]
 pub(crate) fn release(ctx: &SockContext) -> i32 {
     let cookie = cookie(ctx.as_ptr());
+    traffic::end(ctx, cookie);
     for ipv6 in [0, 1] {
         // Most sockets were never redirected: nothing to remove.
         let _ignored = ORIGINALS.remove(OriginalKey {
@@ -129,8 +130,13 @@ pub(crate) fn release(ctx: &SockContext) -> i32 {
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destination) -> i32 {
     let mut kind = kind;
-    let generation = Generation::in_force();
-    let mut action = destination.action(generation, unresolved(generation, &destination.address));
+    let mut action = destination.action(|unresolved| {
+        if is_loopback(&destination.address) {
+            ALLOW
+        } else {
+            unresolved
+        }
+    });
     // Egress sees who listens on this host. But a SYN that it drops is sent again and again.
     if config!(strict) != 0
         && kind == ACT_CONNECT
@@ -148,23 +154,24 @@ fn judge(ctx: &SockAddrContext, family: Family, kind: u32, destination: &Destina
     // What egress reports is not reported here: datagrams that are allowed, because it
     // sees those of connected sockets too, and everything that vanishes. Loopback is no
     // contact of its own.
-    let silent = if action == ALLOW {
-        kind == ACT_PACKET || kind == ACT_CONNECT && is_loopback(&destination.address)
-    } else {
-        config!(vanish) != 0 && enforced
-    };
-    if silent {
+    if action == ALLOW && (kind == ACT_PACKET || is_loopback(&destination.address)) {
         return PASS;
     }
-    report_once(current_owner(), &destination.deed(kind, action));
-    if action == ALLOW {
-        return PASS;
+    let owner = current_owner();
+    let vanishes = action != ALLOW && config!(vanish) != 0 && enforced;
+    if !vanishes {
+        report_once(owner, &destination.deed(kind, action));
+        if action != ALLOW && enforced {
+            return refuse(ctx, family, kind);
+        }
     }
-    if enforced {
-        return refuse(ctx, family, kind);
+    if kind == ACT_CONNECT {
+        traffic::begin(cookie(ctx.as_ptr()), owner, destination, action);
     }
-    let packet = destination.deed(ACT_PACKET, action);
-    mark_seen(socket_owner(cookie(ctx.as_ptr())), &packet);
+    if action != ALLOW && !vanishes {
+        let packet = destination.deed(ACT_PACKET, action);
+        mark_seen(socket_owner(cookie(ctx.as_ptr())), &packet);
+    }
     PASS
 }
 

@@ -1,14 +1,13 @@
 //! The verdict on a destination: at most three look-ups, usually one.
 
-use core::ffi::c_void;
 use core::ptr::{NonNull, from_ref};
 
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use aya_ebpf::maps::lpm_trie::Key;
 use cgfw_common::{
-    ALLOW, Address, BLOCK, Deed, Entry, InForce, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP,
-    TRANSPORT_UDP, protocol,
+    Address, BLOCK, Deed, Entry, InForce, PortKey, TRANSPORT_OTHER, TRANSPORT_TCP, TRANSPORT_UDP,
+    protocol,
 };
 
 use crate::maps::{
@@ -26,11 +25,22 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// [`ALLOW`] or [`BLOCK`]; `unresolved` where neither a pin nor a rule knows the address.
+    /// [`ALLOW`] or [`BLOCK`]. `otherwise` has the last word where neither a pin nor a rule
+    /// knows the address: it is told what the policy says of such ones.
     #[inline(always)]
-    pub(crate) fn action(&self, generation: Generation, unresolved: u32) -> u32 {
-        let Some(entry) = self.entry(generation) else {
-            return unresolved;
+    pub(crate) fn action(&self, otherwise: impl FnOnce(u32) -> u32) -> u32 {
+        // Each by itself, because the verifier has less to walk where there is but one.
+        if config!(live) == 0 {
+            self.action_by(Only, otherwise)
+        } else {
+            self.action_by(InForce::from_bits(IN_FORCE.get()), otherwise)
+        }
+    }
+
+    #[inline(always)]
+    fn action_by(&self, generation: impl Generation, otherwise: impl FnOnce(u32) -> u32) -> u32 {
+        let Some(entry) = generation.entry(&self.address) else {
+            return otherwise(generation.unresolved());
         };
         if entry.profile == 0 {
             return entry.action;
@@ -67,61 +77,57 @@ impl Destination {
             id: 0,
         }
     }
+}
 
+/// A generation of the policy, of which all is that a verdict consists of.
+trait Generation {
+    /// What is known of an address.
+    fn entry(&self, address: &Address) -> Option<Entry>;
+
+    /// [`ALLOW`] or [`BLOCK`]: addresses of which nothing is known.
+    fn unresolved(&self) -> u32;
+}
+
+/// The one of a policy that cannot change.
+struct Only;
+
+impl Generation for Only {
     #[inline(always)]
-    fn entry(&self, generation: Generation) -> Option<Entry> {
-        let addresses = generation.map(&ADDRESSES, &ADDRESSES_BY_SLOT);
-        if let Some(entry) = look_up(addresses, &self.address) {
-            return Some(entry);
+    fn entry(&self, address: &Address) -> Option<Entry> {
+        // SAFETY: values of ADDRESSES are overwritten whole, 8 aligned octets.
+        if let Some(entry) = unsafe { ADDRESSES.get(address) } {
+            return Some(*entry);
         }
         if config!(networks) == 0 {
             return None;
         }
-        let networks = generation.map(&NETWORKS, &NETWORKS_BY_SLOT);
-        look_up(networks, &Key::new(128, self.address))
+        NETWORKS.get(Key::new(128, *address)).copied()
     }
-}
 
-/// The generation of the policy that is in force: to be asked for once, so that all that a
-/// verdict consists of is of one generation.
-#[derive(Clone, Copy)]
-pub(crate) struct Generation {
-    slot: u32,
-    /// [`ALLOW`] or [`BLOCK`]: addresses with neither a pin nor a network.
-    pub(crate) unresolved: u32,
-}
-
-impl Generation {
     #[inline(always)]
-    pub(crate) fn in_force() -> Self {
-        // The verifier has less to walk where this stays the constant that it is.
-        if config!(live) == 0 {
-            return Self {
-                slot: 0,
-                unresolved: config!(unresolved),
-            };
-        }
-        let in_force = InForce::from_bits(IN_FORCE.get());
-        Self {
-            slot: in_force.slot(),
-            unresolved: in_force.unresolved(),
-        }
-    }
-
-    /// Its map: one of `by_slot`, or `only` where the policy cannot change.
-    #[inline(always)]
-    fn map<M>(self, only: &M, by_slot: &BySlot) -> *mut c_void {
-        if config!(live) == 0 {
-            return from_ref(only).cast_mut().cast();
-        }
-        // SAFETY: a slot is a key of an array.
-        unsafe { bpf_map_lookup_elem(by_slot.as_ptr(), from_ref(&self.slot).cast()) }
+    fn unresolved(&self) -> u32 {
+        config!(unresolved)
     }
 }
 
-/// What a map of entries has for `key`.
+impl Generation for InForce {
+    #[inline(always)]
+    fn entry(&self, address: &Address) -> Option<Entry> {
+        look_up(&ADDRESSES_BY_SLOT, self.slot(), address)
+            .or_else(|| look_up(&NETWORKS_BY_SLOT, self.slot(), &Key::new(128, *address)))
+    }
+
+    #[inline(always)]
+    fn unresolved(&self) -> u32 {
+        (*self).unresolved()
+    }
+}
+
+/// What the map in `slot` has for `key`.
 #[inline(always)]
-fn look_up<K>(map: *mut c_void, key: &K) -> Option<Entry> {
+fn look_up<K>(maps: &BySlot, slot: u32, key: &K) -> Option<Entry> {
+    // SAFETY: a slot is a key of an array.
+    let map = unsafe { bpf_map_lookup_elem(maps.as_ptr(), from_ref(&slot).cast()) };
     if map.is_null() {
         // Never: the loader fills a slot before it is in force. Closed.
         return Some(Entry {
@@ -135,16 +141,8 @@ fn look_up<K>(map: *mut c_void, key: &K) -> Option<Entry> {
     NonNull::new(entry.cast::<Entry>()).map(|entry| unsafe { *entry.as_ptr() })
 }
 
-/// `ALLOW` for loopback and unspecified addresses, which cannot leave the machine
-/// unless a socket is bound to a device, and then egress sees the device.
-#[inline(always)]
-pub(crate) fn unresolved(generation: Generation, address: &Address) -> u32 {
-    if is_loopback(address) {
-        return ALLOW;
-    }
-    generation.unresolved
-}
-
+/// Whether the address is loopback or unspecified, and so cannot leave the machine unless a
+/// socket is bound to a device; then egress sees the device.
 #[inline(always)]
 pub(crate) fn is_loopback(address: &Address) -> bool {
     let [a, b, c, d] = *address;

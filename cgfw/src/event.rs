@@ -32,6 +32,8 @@ pub enum Fact {
     Contact(Contact),
     /// How often a contact that was reported before has been repeated since.
     Repeats(Repeats),
+    /// TCP connections have ended that were begun by a [`Contact`].
+    Ended(Ended),
     /// A name that was not asked for by the child is known to have these addresses:
     /// from /etc/hosts, or because cgfw resolved a name of a block rule.
     Known {
@@ -69,6 +71,7 @@ impl Fact {
             Self::Moved(moved) => Some(&moved.process),
             Self::Query(_)
             | Self::Repeats(_)
+            | Self::Ended(_)
             | Self::Known { .. }
             | Self::Forked { .. }
             | Self::Executed(_)
@@ -181,6 +184,31 @@ pub struct Repeats {
     pub verdict: Verdict,
     /// Without the act that was reported.
     pub count: u64,
+}
+
+/// TCP connections of one process with one destination that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Who began them, whoever closed the sockets. Zeroes if it is not known.
+    pub process: ProcessId,
+    pub destination: SocketAddr,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Of the contacts.
+    pub verdict: Verdict,
+    pub connections: u64,
+    pub end: End,
+}
+
+/// What became of TCP connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// They were established and carried so many octets of payload, each counted once however
+    /// often it was transmitted.
+    Established { sent: u64, received: u64 },
+    /// They were not established: nobody answered, or they were turned away. It took so long,
+    /// all together, to find that out, or to give up.
+    Unanswered { waited: Duration },
 }
 
 /// A process turned to another one, outside of the cgroup, which may do the network for it:

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use crate::event::Outcome;
 
 /// The answer is no: `why` was asked for something that is blocked, or `policy check
-/// --fail-on-warning` has something to warn of.
+/// --fail-on-warning` has something to warn of, or `diff` finds something new.
 pub const NO: u8 = 1;
 /// The run ran into `--timeout`.
 pub const TIMED_OUT: u8 = 124;
@@ -18,9 +18,12 @@ pub const NOT_FOUND: u8 = 127;
 /// The command succeeded and something was blocked, under `--fail-on-block`.
 pub const BLOCKED: u8 = 120;
 
+/// The command succeeded and depends on something that is not in the `--baseline`.
+pub const NEW: u8 = 121;
+
 /// The exit code of a run. `instead` is what replaces the success of the command, and nothing
-/// else: what `--fail-on-block` demands if anything was blocked, or [`FAILED`] if something
-/// was lost under `--strict`.
+/// else: what `--fail-on-block` demands if anything was blocked, [`NEW`], or [`FAILED`] if
+/// something was lost under `--strict`.
 pub fn code(outcome: Outcome, instead: Option<u8>) -> u8 {
     match outcome {
         Outcome::Exited(0) => instead.unwrap_or(0),

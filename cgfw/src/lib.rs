@@ -9,6 +9,7 @@ what was typed, [`exit`] the exit codes.
 */
 
 pub mod audit;
+pub mod baseline;
 pub mod bpf;
 pub mod cgroup;
 pub mod check;
@@ -90,6 +91,22 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
         Invocation::Schema => print(policy::SCHEMA),
         Invocation::Report(settings) => report_on(&settings),
         Invocation::AuditSchema => print(audit::JSON_SCHEMA),
+        Invocation::Diff(settings) => {
+            let (changes, notes) = baseline::diff(&settings)?;
+            for note in &notes {
+                exit::complain(note);
+            }
+            let style = style_of_stdout(settings.color);
+            print(&changes.render(settings.format, style))
+                .map(|done| if changes.any_new() { exit::NO } else { done })
+        }
+        Invocation::Baseline(settings) => {
+            let (text, notes) = baseline::baseline(&settings)?;
+            for note in &notes {
+                exit::complain(note);
+            }
+            print(&text)
+        }
         Invocation::Why(why) => why::why(&why),
     }
 }
@@ -100,12 +117,16 @@ fn report_on(settings: &cli::Report) -> anyhow::Result<u8> {
     for note in logs::read(&settings.logs, |line| digest.add(&line))? {
         exit::complain(&note);
     }
-    let stdout = io::stdout();
-    let style = Style {
-        color: settings.color.is_on(stdout.is_terminal(), host::no_color()),
-        width: host::terminal_width(&stdout),
-    };
+    let style = style_of_stdout(settings.color);
     print(&formats::render(settings.format, digest.runs(), style))
+}
+
+fn style_of_stdout(color: cli::Color) -> Style {
+    let stdout = io::stdout();
+    Style {
+        color: color.is_on(stdout.is_terminal(), host::no_color()),
+        width: host::terminal_width(&stdout),
+    }
 }
 
 /// Write what was asked for to stdout.

@@ -50,8 +50,12 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     )))
 }
 
-/// Read a log; what is to be said of its end.
-fn read_one(
+/// Read a log that is called `name`; what is to be said of its end.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_one(
     mut log: impl BufRead,
     name: &str,
     mut enter: impl FnMut(Line),

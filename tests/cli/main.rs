@@ -13,6 +13,8 @@ What the command line accepts and refuses: no root, no network, seconds.
     reason = "tests panic, and a fallback that fails leaves the failure to its check"
 )]
 
+#[path = "../support/browser.rs"]
+mod browser;
 #[path = "../support/command.rs"]
 #[expect(dead_code, reason = "the kernel tests use the rest of it")]
 mod command;
@@ -21,6 +23,7 @@ mod command;
 mod namespace;
 
 mod fleet;
+mod html;
 mod why;
 
 use std::fs;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::support::Lab;
 use crate::support::books::Books;
+use crate::support::bpf::Stopwatch;
 use crate::support::command::{Output, Test};
 use crate::support::lab::{DEV, WORK};
 
@@ -589,4 +590,55 @@ fn names_do_not_reach_a_terminal_raw() {
         assert!(!text.contains(['\u{1b}', '\u{7}']), "{text}");
     }
     assert!(Path::new(&line.exe.unwrap()).is_absolute());
+}
+
+/// Says when it is there, does what it is told to, and waits until it may end.
+const IN_STEPS: &str = "echo there; while ! test -e go; do sleep 0.02; done; \"$@\"; \
+                        echo done; while ! test -e end; do sleep 0.02; done";
+
+/// Nanoseconds in the kernel for each fork, exec and exit: of the run, and of everybody else.
+#[test]
+fn forks_execs_and_ends_cost_little_and_others_next_to_nothing() {
+    /// On a machine that does a dozen other things meanwhile.
+    const LIMIT: u64 = 10_000;
+    const LIMIT_OF_OTHERS: u64 = 2_000;
+    let Some(lab) = Lab::new() else { return };
+    let watch = Stopwatch::start();
+    let chain = "[ $0 = 0 ] || exec sh -c \"$1\" $(($0 - 1)) \"$1\"";
+    let forks = &["forks", "3000", "4", BLOCKED, "80"][..];
+    let execs = &["sh", "-c", chain, "2000", chain][..];
+    // The last two have one name for the kernel, which cuts it. Of either there are but few
+    // while the other one is measured.
+    for (program, command) in [
+        ("sched_process_fork", forks),
+        ("sched_process_exit", forks),
+        ("sched_process_exec", execs),
+    ] {
+        let mut running = lab
+            .cgfw()
+            .args(["--block", BLOCKED, "-q"])
+            .child([&["sh", "-c", IN_STEPS, "-"][..], command].concat())
+            .limit(Duration::from_mins(2))
+            .spawn();
+        running.wait_for_stdout("there");
+        let of_others = watch.measure(program, || {
+            lab.command("env").args(command).any_status().run();
+        });
+        let own = watch.measure(program, || {
+            lab.write("go", "");
+            running.wait_for_stdout("done");
+        });
+        lab.write("end", "");
+        running.finish();
+        lab.sh("rm go end").run();
+        println!("{program}: {own:?} of the run, {of_others:?} of others (times, ns each)");
+        assert!(
+            own.0 >= 2000 && of_others.0 >= 2000,
+            "{own:?} {of_others:?}"
+        );
+        assert!(
+            own.1 < LIMIT && of_others.1 < LIMIT_OF_OTHERS,
+            "{own:?} {of_others:?}"
+        );
+    }
 }

@@ -17,6 +17,7 @@ cgfw end to end, against a real kernel, in a lab of namespaces. Needs root.
 mod support;
 
 mod attribution;
+mod baseline;
 mod break_glass;
 mod child;
 mod clients;
@@ -27,6 +28,7 @@ mod dns;
 mod evasion;
 mod examples;
 mod files;
+mod github;
 mod lab;
 mod learn;
 mod load;
@@ -43,4 +45,5 @@ mod setup;
 mod soak;
 mod strict;
 mod swap;
+mod traffic;
 mod why;

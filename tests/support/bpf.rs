@@ -2,6 +2,7 @@
 Which BPF programs and maps a run has, and whether they are still there: bpf(2), by id.
 */
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
@@ -26,10 +27,12 @@ const CGROUP_ATTACH_TYPES: [u32; 13] = [
     43, // lsm_cgroup
 ];
 
+const PROG_GET_NEXT_ID: libc::c_long = 11;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
+const ENABLE_STATS: libc::c_long = 32;
 
 /// The objects of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,7 +134,7 @@ struct InfoByFd {
     info: u64,
 }
 
-/// The start of `struct bpf_prog_info`, as far as the maps.
+/// The start of `struct bpf_prog_info`, as far as the times.
 #[repr(C)]
 #[derive(Default)]
 struct ProgInfo {
@@ -146,6 +149,85 @@ struct ProgInfo {
     created_by_uid: u32,
     nr_map_ids: u32,
     map_ids: u64,
+    name: [u8; 16],
+    ifindex: u32,
+    gpl_compatible: u32,
+    netns: [u64; 2],
+    counts: [u32; 2],
+    jited: [u64; 2],
+    btf_id: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    info_counts: [u32; 2],
+    line_info: [u64; 2],
+    rec_sizes: [u32; 3],
+    nr_prog_tags: u32,
+    prog_tags: u64,
+    run_time_ns: u64,
+    run_cnt: u64,
+}
+
+/// The kernel measures how long programs run, for as long as this is held.
+pub struct Stopwatch {
+    _held: OwnedFd,
+}
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        // BPF_STATS_RUN_TIME
+        let fd = bpf(ENABLE_STATS, &mut 0_u32).unwrap();
+        Self {
+            // SAFETY: the kernel has just made this descriptor for us.
+            _held: unsafe { OwnedFd::from_raw_fd(fd) },
+        }
+    }
+
+    /// How often programs of this name run meanwhile, and for how many nanoseconds each time.
+    /// What they go on with by a tail call is theirs.
+    pub fn measure(&self, name: &str, act: impl FnOnce()) -> (u64, u64) {
+        let before = run_times(name);
+        act();
+        let (mut count, mut time) = (0, 0);
+        for (id, after) in run_times(name) {
+            if let Some(before) = before.get(&id) {
+                count += after.0 - before.0;
+                time += after.1 - before.1;
+            }
+        }
+        (count, time / count.max(1))
+    }
+}
+
+/// How often the programs of this name have run, and for how many nanoseconds in all, by id.
+fn run_times(name: &str) -> HashMap<u32, (u64, u64)> {
+    let mut times = HashMap::new();
+    let mut attr = ById::default();
+    while bpf(PROG_GET_NEXT_ID, &mut attr).is_ok() {
+        attr.id = attr.next_id;
+        // It may have ended meanwhile.
+        let Some(fd) = open(PROG_GET_FD_BY_ID, attr.id) else {
+            continue;
+        };
+        let info = info(&fd, ProgInfo::default());
+        // Names are cut to 15 octets.
+        if info
+            .name
+            .starts_with(&name.as_bytes()[..name.len().min(15)])
+        {
+            times.insert(info.id, (info.run_cnt, info.run_time_ns));
+        }
+    }
+    times
+}
+
+fn info(program: &OwnedFd, mut info: ProgInfo) -> ProgInfo {
+    let mut attr = InfoByFd {
+        bpf_fd: program.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of::<ProgInfo>()).unwrap(),
+        info: std::ptr::from_mut(&mut info) as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr).unwrap();
+    info
 }
 
 fn maps_of(program: u32) -> Vec<u32> {
@@ -153,17 +235,12 @@ fn maps_of(program: u32) -> Vec<u32> {
         return Vec::new();
     };
     let mut ids = [0_u32; 64];
-    let mut info = ProgInfo {
+    let wanted = ProgInfo {
         nr_map_ids: 64,
         map_ids: ids.as_mut_ptr() as u64,
         ..ProgInfo::default()
     };
-    let mut attr = InfoByFd {
-        bpf_fd: fd.as_raw_fd().cast_unsigned(),
-        info_len: u32::try_from(size_of::<ProgInfo>()).unwrap(),
-        info: std::ptr::from_mut(&mut info) as u64,
-    };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attr).unwrap();
+    let info = info(&fd, wanted);
     ids[..info.nr_map_ids as usize].to_vec()
 }
 

@@ -62,6 +62,7 @@ rebind.example      A      127.0.0.1
 rebind.example      A      0.0.0.0
 rebind.example      A      192.0.2.10
 rebind.example      A      169.254.169.254
+void.example        A      198.51.100.200
 update.example      A      203.0.113.27
 update.example      AAAA   2001:db8:200::27
 ";

@@ -44,6 +44,10 @@ pub(crate) const TESTS: &[&str] = &[
     "wget",
 ];
 
+/// A browser for the reports, and the fonts that make its pictures the same everywhere. Not
+/// every system has them; what needs them says so.
+pub(crate) const BROWSER: &[&str] = &["chromium", "fonts-inter", "fonts-jetbrains-mono"];
+
 /// The emulator, and the userland inside it.
 pub(crate) const VM: &[&str] = &["busybox-static", "gcc", "libc6-dev", "qemu-system-x86"];
 

@@ -95,10 +95,17 @@ const LAYERS: &[Layer] = &[
     // Around them.
     layer(
         "cli",
-        &["formats", "policy"],
+        &["baseline", "formats", "policy"],
         &["aya", "nix", "std::env", "std::fs", "tokio"],
     ),
     layer("exit", &["event"], KERNEL),
+    layer(
+        "baseline",
+        &[
+            "audit", "cli", "digest", "escape", "event", "formats", "logs", "policy",
+        ],
+        KERNEL,
+    ),
     layer("check", &["cli", "escape", "policy", "sources"], KERNEL),
     layer(
         "learn",
@@ -118,8 +125,9 @@ const LAYERS: &[Layer] = &[
 
 /// For the wiring.
 const ALL: &[&str] = &[
-    "audit", "bpf", "cgroup", "child", "cli", "digest", "dns", "escape", "event", "exit",
-    "formats", "host", "ledger", "otlp", "peers", "pins", "policy", "report", "sources", "watch",
+    "audit", "baseline", "bpf", "cgroup", "child", "cli", "digest", "dns", "escape", "event",
+    "exit", "formats", "host", "ledger", "otlp", "peers", "pins", "policy", "report", "sources",
+    "watch",
 ];
 
 const fn layer(

@@ -22,6 +22,9 @@ const VM_KERNEL: Kernel = Kernel::V5_10;
 /// Run the tests with one of `filters` in their name; all if there are none.
 pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<ExitCode> {
     apt::ensure(&[apt::TESTS, apt::VM].concat(), "the tests")?;
+    if let Err(error) = apt::ensure(apt::BROWSER, "the tests of reports for the browser") {
+        println!("they are skipped: {error:#}");
+    }
     let (vm, filters): (Vec<_>, Vec<_>) = filters.iter().partition(|filter| *filter == VM);
     let mut tally = Tally::default();
     if vm.is_empty() || !filters.is_empty() {

@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use super::{
     Act, Actor, Ancestor, Contact, Delegation, Dns, Endpoint, Event, Exit, Line, Listener, Moved,
-    Service, microseconds,
+    Service, Traffic, Unanswered, microseconds,
 };
-use crate::event::{self, Layer, Process, Status};
+use crate::event::{self, End, Layer, Process, Status};
 use crate::ledger::{self, Observation};
 use crate::policy::Rule;
 
@@ -80,6 +80,32 @@ impl Line {
             process: actor(&exit.process, &[]),
         });
         Self::new(run, exit.time, event)
+    }
+
+    /// The line of connections that have ended.
+    pub fn ended(run: &str, ended: &ledger::Ended) -> Self {
+        let process = ended.process.as_deref();
+        let process = process.map(|process| actor(process, &ended.ancestors));
+        let (qname, to) = (ended.name.clone(), endpoint(ended.destination));
+        let connections = ended.connections;
+        let event = match ended.end {
+            End::Established { sent, received } => Event::Traffic(Traffic {
+                qname,
+                to,
+                connections,
+                bytes_sent: sent,
+                bytes_received: received,
+                process,
+            }),
+            End::Unanswered { waited } => Event::Unanswered(Unanswered {
+                qname,
+                to,
+                connections,
+                waited_us: microseconds(waited),
+                process,
+            }),
+        };
+        Self::new(run, ended.time, event)
     }
 
     /// The line of a process that was moved out of the cgroup.

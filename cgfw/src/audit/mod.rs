@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::convert::{abstract_name, proto, strings};
 pub use self::encode::encode;
-pub use self::time::microseconds;
+pub use self::time::{microseconds, rfc3339};
 use crate::event::{Layer, Reason, Verdict};
 use crate::policy::{Action, DirectIp, Domain};
 
@@ -402,7 +402,7 @@ pub struct Traffic {
     pub process: Option<Actor>,
 }
 
-/// A TCP connection that nobody answered, or that was turned away, has been given up.
+/// TCP connections that nobody answered, or that were turned away, have been given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Unanswered {
@@ -412,7 +412,8 @@ pub struct Unanswered {
     pub qname: Option<Domain>,
     #[serde(flatten)]
     pub to: Endpoint,
-    /// From connect(2) until the socket was closed, in microseconds.
+    pub connections: u64,
+    /// From connect(2) until they were turned away or closed, together, in microseconds.
     pub waited_us: u64,
     /// Who did it; absent if that could not be found out.
     #[serde(flatten)]
@@ -464,6 +465,9 @@ pub struct RunEnd {
     /// What else keeps the report from being complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caveats: Vec<String>,
+    /// What the run depends on that is not in its `--baseline`; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<Vec<String>>,
     /// Observations that were lost on the way here.
     #[serde(default)]
     pub lost: u64,

@@ -1,5 +1,6 @@
 //! Times as RFC 3339 has them.
 
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use serde::de::Error as _;
@@ -8,11 +9,15 @@ use serde::{Deserialize as _, Deserializer, Serializer};
 /// 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-pub(super) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+/// The time in UTC with nanoseconds.
+pub fn rfc3339(time: SystemTime) -> impl Display {
     // A clock that is set to before 1970 or after 9999 must not end a run.
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
-    let time = (*time).clamp(SystemTime::UNIX_EPOCH, last);
-    to.collect_str(&humantime::format_rfc3339_nanos(time))
+    humantime::format_rfc3339_nanos(time.clamp(SystemTime::UNIX_EPOCH, last))
+}
+
+pub(super) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&rfc3339(*time))
 }
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {

@@ -54,92 +54,132 @@ pub(super) fn layout(raw: &[u8]) -> Option<Layout> {
     })
 }
 
-fn offsets<'b>(btf: &'b Btf<'b>) -> Option<Offsets> {
-    let [task, mm, cred, css_set, css, cgroup, kernfs, sock] = btf.structs([
+fn offsets(btf: &Btf<'_>) -> Option<Offsets> {
+    let mut offsets = Offsets::UNKNOWN;
+    tasks(btf, &mut offsets)?;
+    files(btf, &mut offsets)?;
+    cgroups(btf, &mut offsets)?;
+    sockets(btf, &mut offsets)?;
+    // Without these connections are not counted, and nothing else is amiss.
+    let without = offsets;
+    if connections(btf, &mut offsets).is_none() {
+        offsets = without;
+    }
+    Some(offsets)
+}
+
+/// Who acts, how it ends, and what it executes.
+fn tasks<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
+    let [task, mm, cred, fs, signal, binprm] = btf.structs([
         "task_struct",
         "mm_struct",
         "cred",
-        "css_set",
-        "cgroup_subsys_state",
-        "cgroup",
-        "kernfs_node",
-        "sock",
+        "fs_struct",
+        "signal_struct",
+        "linux_binprm",
     ])?;
-    let [sock_addr, socket, unix, unix_address, file, inode, sb] = btf.structs([
+    to.task_pid = task.member(b"pid")?;
+    to.mm_arg_start = mm.member(b"arg_start")?;
+    // The programs read these pairs at once; no kernel has ever parted them.
+    let are_pairs =
+        task.member(b"tgid")? == to.task_pid + 4 && mm.member(b"arg_end")? == to.mm_arg_start + 8;
+    to.task_real_parent = task.member(b"real_parent")?;
+    to.task_group_leader = task.member(b"group_leader")?;
+    to.task_start_boottime = task.member(b"start_boottime")?;
+    to.task_mm = task.member(b"mm")?;
+    to.task_cred = task.member(b"cred")?;
+    to.task_comm = task.member(b"comm")?;
+    to.task_cgroups = task.member(b"cgroups")?;
+    to.task_self_exec_id = task.member(b"self_exec_id")?;
+    to.task_exit_code = task.member(b"exit_code")?;
+    to.task_signal = task.member(b"signal")?;
+    to.task_fs = task.member(b"fs")?;
+    to.fs_pwd = fs.member(b"pwd")?;
+    to.signal_live = signal.member(b"live")?;
+    to.signal_flags = signal.member(b"flags")?;
+    to.signal_group_exit_code = signal.member(b"group_exit_code")?;
+    to.cred_uid = cred.member(b"uid")?;
+    to.mm_exe_file = mm.member(b"exe_file")?;
+    to.binprm_filename = binprm.member(b"filename")?;
+    to.binprm_interp = binprm.member(b"interp")?;
+    are_pairs.then_some(())
+}
+
+/// Where files are.
+fn files<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
+    let [file, dentry, qstr, hlist, inode, sb, mount, vfsmount] = btf.structs([
+        "file",
+        "dentry",
+        "qstr",
+        "hlist_bl_node",
+        "inode",
+        "super_block",
+        "mount",
+        "vfsmount",
+    ])?;
+    to.file_path = file.member(b"f_path")?;
+    to.file_inode = file.member(b"f_inode")?;
+    to.file_private = file.member(b"private_data")?;
+    to.dentry_parent = dentry.member(b"d_parent")?;
+    let dentry_name = dentry.member(b"d_name")? + qstr.member(b"name")?;
+    to.dentry_hashed = dentry.member(b"d_hash")? + hlist.member(b"pprev")?;
+    to.dentry_inode = dentry.member(b"d_inode")?;
+    to.inode_ino = inode.member(b"i_ino")?;
+    to.inode_generation = inode.member(b"i_generation")?;
+    to.inode_sb = inode.member(b"i_sb")?;
+    to.super_block_dev = sb.member(b"s_dev")?;
+    to.super_block_magic = sb.member(b"s_magic")?;
+    to.mount_parent = mount.member(b"mnt_parent")?;
+    let mountpoint = mount.member(b"mnt_mountpoint")?;
+    to.mount_mnt = mount.member(b"mnt")?;
+    // These are read at once, too.
+    let are_pairs = dentry_name == to.dentry_parent + 16 && mountpoint == to.mount_parent + 8;
+    // What a mount is the root of comes first.
+    (are_pairs && vfsmount.member(b"mnt_root")? == 0).then_some(())
+}
+
+/// Whose a process is.
+fn cgroups<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
+    let [css_set, css, cgroup, kernfs] =
+        btf.structs(["css_set", "cgroup_subsys_state", "cgroup", "kernfs_node"])?;
+    to.css_set_cgroup = css_set.member(b"dfl_cgrp")?;
+    to.cgroup_parent = css.member(b"parent")?;
+    to.cgroup_kn = cgroup.member(b"kn")?;
+    to.kernfs_id = kernfs.member(b"id")?;
+    // A pointer to a cgroup's state is a pointer to the cgroup.
+    (cgroup.member(b"self")? == 0).then_some(())
+}
+
+/// Who listens, and where.
+fn sockets<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
+    let [sock, sock_addr, socket, unix, unix_address] = btf.structs([
+        "sock",
         "bpf_sock_addr_kern",
         "socket",
         "unix_sock",
         "unix_address",
-        "file",
-        "inode",
-        "super_block",
     ])?;
-    let [fs, signal, binprm, dentry, qstr, hlist, mount, vfsmount] = btf.structs([
-        "fs_struct",
-        "signal_struct",
-        "linux_binprm",
-        "dentry",
-        "qstr",
-        "hlist_bl_node",
-        "mount",
-        "vfsmount",
-    ])?;
-    let (task_pid, mm_arg_start) = (task.member(b"pid")?, mm.member(b"arg_start")?);
-    // The programs read these pairs at once; no kernel has ever parted them.
-    let are_pairs =
-        task.member(b"tgid")? == task_pid + 4 && mm.member(b"arg_end")? == mm_arg_start + 8;
-    // A pointer to a cgroup's state is a pointer to the cgroup.
-    let are_first = cgroup.member(b"self")? == 0 && vfsmount.member(b"mnt_root")? == 0;
-    (are_pairs && are_first).then_some(Offsets {
-        task_pid,
-        task_real_parent: task.member(b"real_parent")?,
-        task_group_leader: task.member(b"group_leader")?,
-        task_start_boottime: task.member(b"start_boottime")?,
-        task_mm: task.member(b"mm")?,
-        task_cred: task.member(b"cred")?,
-        task_comm: task.member(b"comm")?,
-        task_cgroups: task.member(b"cgroups")?,
-        task_self_exec_id: task.member(b"self_exec_id")?,
-        task_exit_code: task.member(b"exit_code")?,
-        task_signal: task.member(b"signal")?,
-        task_fs: task.member(b"fs")?,
-        fs_pwd: fs.member(b"pwd")?,
-        signal_live: signal.member(b"live")?,
-        signal_flags: signal.member(b"flags")?,
-        signal_group_exit_code: signal.member(b"group_exit_code")?,
-        cred_uid: cred.member(b"uid")?,
-        mm_arg_start,
-        mm_exe_file: mm.member(b"exe_file")?,
-        file_path: file.member(b"f_path")?,
-        binprm_filename: binprm.member(b"filename")?,
-        binprm_interp: binprm.member(b"interp")?,
-        dentry_parent: dentry.member(b"d_parent")?,
-        dentry_name: dentry.member(b"d_name")? + qstr.member(b"name")?,
-        dentry_hashed: dentry.member(b"d_hash")? + hlist.member(b"pprev")?,
-        dentry_inode: dentry.member(b"d_inode")?,
-        inode_ino: inode.member(b"i_ino")?,
-        inode_generation: inode.member(b"i_generation")?,
-        super_block_dev: sb.member(b"s_dev")?,
-        mount_parent: mount.member(b"mnt_parent")?,
-        mount_mountpoint: mount.member(b"mnt_mountpoint")?,
-        mount_mnt: mount.member(b"mnt")?,
-        css_set_cgroup: css_set.member(b"dfl_cgrp")?,
-        cgroup_parent: css.member(b"parent")?,
-        cgroup_kn: cgroup.member(b"kn")?,
-        kernfs_id: kernfs.member(b"id")?,
-        sock_cgroup: sock.member(b"sk_cgrp_data")?,
-        sock_protocol: sock.member(b"sk_protocol")?,
-        socket_sk: socket.member(b"sk")?,
-        unix_addr: unix.member(b"addr")?,
-        unix_address_len: unix_address.member(b"len")?,
-        unix_address_name: unix_address.member(b"name")?,
-        file_inode: file.member(b"f_inode")?,
-        file_private: file.member(b"private_data")?,
-        inode_sb: inode.member(b"i_sb")?,
-        super_block_magic: sb.member(b"s_magic")?,
-        sock_addr_uaddr: sock_addr.member(b"uaddr")?,
-        sock_addr_uaddrlen: sock_addr.member(b"uaddrlen").unwrap_or(0),
-    })
+    to.sock_cgroup = sock.member(b"sk_cgrp_data")?;
+    to.sock_protocol = sock.member(b"sk_protocol")?;
+    to.socket_sk = socket.member(b"sk")?;
+    to.unix_addr = unix.member(b"addr")?;
+    to.unix_address_len = unix_address.member(b"len")?;
+    to.unix_address_name = unix_address.member(b"name")?;
+    to.sock_addr_uaddr = sock_addr.member(b"uaddr")?;
+    to.sock_addr_uaddrlen = sock_addr.member(b"uaddrlen").unwrap_or(0);
+    Some(())
+}
+
+/// What TCP connections carry.
+fn connections<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
+    let [tcp, icsk] = btf.structs(["tcp_sock", "inet_connection_sock"])?;
+    to.tcp_bytes_acked = tcp.member(b"bytes_acked")?;
+    to.tcp_bytes_received = tcp.member(b"bytes_received")?;
+    to.tcp_write_seq = tcp.member(b"write_seq")?;
+    to.tcp_snd_una = tcp.member(b"snd_una")?;
+    to.tcp_mstamp = tcp.member(b"tcp_mstamp")?;
+    to.icsk_retransmits = icsk.member(b"icsk_retransmits")?;
+    Some(())
 }
 
 struct Btf<'b> {

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow};
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
-use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets};
+use aya::maps::{CgroupArray, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use cgfw_common::{ALLOW, BLOCK, COUNTER_LOST, Config, Endpoint, Offsets, SeenKey, Traffic};
 use nix::time::{ClockId, clock_gettime};
 
 use self::load::LoadedProgram;
@@ -68,6 +68,8 @@ pub struct Filter {
     guards: anyhow::Result<Vec<LoadedProgram>>,
     /// What observes unix sockets before 6.7, likewise.
     watchers: anyhow::Result<Vec<LoadedProgram>>,
+    /// Tells the programs which cgroup is that of the run.
+    cgroup: CgroupArray<MapData>,
     /// Emptied by the kernel when nobody holds it any more.
     _tail_calls: MapData,
     /// What this kernel cannot tell, if anything: a sentence for the user.
@@ -97,12 +99,14 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
         match memlock::lifted(|| load::load(&config, networks, &functions, level)) {
             Ok(mut loaded) => {
                 let tail_calls = take(&mut loaded.maps, "WALK")?;
+                let cgroup = Map::CgroupArray(take(&mut loaded.maps, "CGROUP")?).try_into()?;
                 let channels = channels(loaded.maps, settings, &loaded.programs)?;
                 let filter = Filter {
                     programs: loaded.programs,
                     tracepoints: Vec::new(),
                     guards: loaded.guards,
                     watchers: loaded.watchers,
+                    cgroup,
                     _tail_calls: tail_calls,
                     limitation: limitation(offsets, first_failure),
                 };
@@ -121,6 +125,9 @@ pub fn load(settings: Settings) -> anyhow::Result<(Filter, Channels)> {
 impl Filter {
     /// Attach every program. From here on, what is in the cgroup is filtered.
     pub fn attach(&mut self, cgroup: BorrowedFd<'_>) -> anyhow::Result<()> {
+        self.cgroup
+            .set(0, cgroup, 0)
+            .context("cannot tell the eBPF programs their cgroup")?;
         for program in &self.programs {
             self.tracepoints.extend(program.attach(cgroup)?);
         }
@@ -281,6 +288,7 @@ fn channels(
             ring: Map::RingBuf(take("ACTS")?).try_into()?,
             counters: Map::PerCpuArray(take("COUNTERS")?).try_into()?,
             seen: Map::LruHashMap(take("SEEN")?).try_into()?,
+            traffic: Map::PerCpuHashMap(take("TRAFFIC")?).try_into()?,
             decoder: Decoder {
                 epoch: SystemTime::now() - monotonic,
                 audit: settings.audit,
@@ -303,7 +311,8 @@ fn take(maps: &mut HashMap<String, MapData>, name: &str) -> anyhow::Result<MapDa
 pub struct Acts {
     ring: RingBuf<MapData>,
     counters: PerCpuArray<MapData, u64>,
-    seen: aya::maps::HashMap<MapData, cgfw_common::SeenKey, u64>,
+    seen: aya::maps::HashMap<MapData, SeenKey, u64>,
+    traffic: PerCpuHashMap<MapData, SeenKey, Traffic>,
     decoder: Decoder,
     /// Losses that were reported already.
     lost: u64,
@@ -327,6 +336,25 @@ impl Acts {
         self.seen.iter().flatten().filter_map(move |(key, count)| {
             let fact = self.decoder.repeats(&key, count)?;
             Some(Event { time, fact })
+        })
+    }
+
+    /// What became of TCP connections that have ended, at the end of a run, as far as it was not
+    /// told of at once.
+    pub fn ended(&self) -> impl Iterator<Item = Event> {
+        let time = SystemTime::now();
+        // Nothing vanishes from that map.
+        self.traffic.iter().flatten().flat_map(move |(key, sums)| {
+            let mut all = Traffic::default();
+            for sum in sums.iter() {
+                all.established += sum.established;
+                all.sent += sum.sent;
+                all.received += sum.received;
+                all.unanswered += sum.unanswered;
+                all.waited += sum.waited;
+            }
+            let facts = self.decoder.traffic(&key, all).collect::<Vec<_>>();
+            facts.into_iter().map(move |fact| Event { time, fact })
         })
     }
 

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use cgfw_common::{
-    ACT_CONNECT, ACT_DELEGATION, ACT_EXECUTED, ACT_EXITED, ACT_FORKED, ACT_MOVED, ACT_PACKET,
-    ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act, Address, BLOCK, CWD, Deed, EXE, Exec, Exit, Fork,
-    KIND_OFFSET, SeenKey, UnixAct, UnixName, protocol,
+    ACT_CONNECT, ACT_DELEGATION, ACT_ENDED, ACT_EXECUTED, ACT_EXITED, ACT_FORKED, ACT_MOVED,
+    ACT_PACKET, ACT_QUERY, ACT_SOCKET, ACT_UNIX, Act, Address, BLOCK, CWD, Deed, EXE, Exec, Exit,
+    Fork, KIND_OFFSET, SeenKey, Traffic, UnixAct, UnixName, protocol,
 };
 
 use crate::event::{
-    Contact, Delegation, Directory, Event, Fact, Layer, Moved, Process, ProcessId, QueryKey,
-    Repeats, Service, Status, Verdict,
+    Contact, Delegation, Directory, End, Ended, Event, Fact, Layer, Moved, Process, ProcessId,
+    QueryKey, Repeats, Service, Status, Verdict,
 };
 use crate::policy::Transport;
 
@@ -39,6 +39,7 @@ impl Decoder {
             ACT_FORKED => forked(read_all(record)?),
             ACT_EXECUTED => executed(record)?,
             ACT_EXITED => exited(read_all(record)?),
+            ACT_ENDED => self.ended(record)?,
             _ => self.act(record)?,
         };
         Some(Event {
@@ -84,6 +85,50 @@ impl Decoder {
             _ => return None,
         };
         Some((act.time, fact))
+    }
+
+    fn ended(self, record: &[u8]) -> Option<(u64, Fact)> {
+        let ended: cgfw_common::Ended = read(record)?;
+        if record.len() != size_of_val(&ended) {
+            return None;
+        }
+        let key = SeenKey {
+            owner: ended.owner,
+            deed: ended.deed,
+        };
+        let fact = self.traffic(&key, ended.traffic).next()?;
+        Some((ended.time, fact))
+    }
+
+    /// Decode an entry of `TRAFFIC`, or what a record has of the kind.
+    pub(super) fn traffic(self, key: &SeenKey, traffic: Traffic) -> impl Iterator<Item = Fact> {
+        let established = End::Established {
+            sent: traffic.sent,
+            received: traffic.received,
+        };
+        let unanswered = End::Unanswered {
+            waited: Duration::from_nanos(traffic.waited),
+        };
+        let ended = move |(connections, end)| {
+            Fact::Ended(Ended {
+                process: ProcessId {
+                    pid: key.owner.tgid,
+                    started: key.owner.stamp,
+                },
+                destination: destination(&key.deed),
+                protocol: wire_protocol(&key.deed),
+                verdict: self.verdict(&key.deed),
+                connections,
+                end,
+            })
+        };
+        [
+            (traffic.established, established),
+            (traffic.unanswered, unanswered),
+        ]
+        .into_iter()
+        .filter(|(connections, _)| *connections > 0)
+        .map(ended)
     }
 
     /// Decode an entry of `SEEN`; `None` if there is nothing to add to its report.
@@ -145,6 +190,7 @@ impl Record for UnixAct {}
 impl Record for Fork {}
 impl Record for Exit {}
 impl Record for Exec {}
+impl Record for cgfw_common::Ended {}
 
 /// The address of a unix socket (unix(7)); `None` for one that asks for a name (autobind).
 fn unix_service(name: &UnixName) -> Option<Service> {
@@ -521,6 +567,73 @@ mod tests {
         }
         key.owner.tgid = 0;
         assert!(decoder.repeats(&key, 5).is_none());
+    }
+
+    fn told_of_curl(fact: Fact) -> (u64, End) {
+        let Fact::Ended(ended) = fact else {
+            panic!("{fact:?} is no end of connections");
+        };
+        let (pid, started) = (ended.process.pid, ended.process.started);
+        assert_eq!((pid, started), (11, 77));
+        assert_eq!(ended.destination, "192.0.2.1:443".parse().unwrap());
+        assert_eq!((ended.protocol, ended.verdict), (6, Verdict::Allowed));
+        (ended.connections, ended.end)
+    }
+
+    #[test]
+    fn what_connections_carried_and_what_was_waited_for_are_told_apart() {
+        let key = SeenKey {
+            owner: Owner {
+                stamp: 77,
+                tgid: 11,
+                reserved: 0,
+            },
+            deed: Deed {
+                kind: ACT_ENDED,
+                action: ALLOW,
+                ..act().deed
+            },
+        };
+        let both = Traffic {
+            established: 2,
+            sent: 30,
+            received: 400,
+            unanswered: 3,
+            waited: 5_000_000_001,
+        };
+        let told = |traffic| -> Vec<_> {
+            let epoch = SystemTime::UNIX_EPOCH;
+            let audit = false;
+            let facts = Decoder { epoch, audit }.traffic(&key, traffic);
+            facts.map(told_of_curl).collect()
+        };
+        let carried = End::Established {
+            sent: 30,
+            received: 400,
+        };
+        let waited = Duration::from_nanos(5_000_000_001);
+        let waited = End::Unanswered { waited };
+        assert_eq!(told(both), [(2, carried), (3, waited)]);
+        assert_eq!(told(Traffic::default()), []);
+        let epoch = SystemTime::UNIX_EPOCH;
+        let record = cgfw_common::Ended {
+            time: 1_500_000_000,
+            deed: key.deed,
+            owner: key.owner,
+            traffic: Traffic {
+                established: 0,
+                ..both
+            },
+        };
+        // SAFETY: `Ended` is integers without padding.
+        let raw = unsafe {
+            std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of_val(&record))
+        };
+        let audit = false;
+        let event = Decoder { epoch, audit }.decode(raw).unwrap();
+        assert_eq!(event.time, epoch + Duration::from_millis(1500));
+        assert!(matches!(event.fact, Fact::Ended(Ended { end, .. }) if end == waited));
+        assert!(Decoder { epoch, audit }.decode(&raw[1..]).is_none());
     }
 
     #[test]

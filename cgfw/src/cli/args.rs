@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use super::given::{PolicyArgs, parse_path};
 use super::{Color, Format, Survivors};
-use crate::formats;
 use crate::policy::OnBlock;
+use crate::{baseline, formats};
 
 /// Run a command in a filtered cgroup: block domains, see who asked for what.
 ///
@@ -37,6 +37,8 @@ pub(super) enum Subcommands {
     Run(Box<RunArgs>),
     Why(WhyArgs),
     Report(ReportArgs),
+    Diff(DiffArgs),
+    Baseline(BaselineArgs),
     /// Check, learn and describe policies
     #[command(subcommand)]
     Policy(PolicySubcommands),
@@ -178,6 +180,48 @@ pub(super) struct ReportArgs {
 
     /// Audit logs; `-` is stdin
     #[arg(required_unless_present = "schema", value_name = "AUDIT.jsonl", value_parser = parse_path())]
+    pub(super) logs: Vec<PathBuf>,
+}
+
+/// Compare what runs depend on
+///
+/// OLD and NEW are audit logs or baselines. What is new is marked with +, what is gone with
+/// -, and what has another verdict or other ports with ~. The exit code is 1 if anything is
+/// new, and else 0.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw diff [OPTIONS] OLD NEW")]
+pub(super) struct DiffArgs {
+    /// What to write
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "CGFW_FORMAT",
+        default_value = "text"
+    )]
+    pub(super) format: baseline::Format,
+
+    /// Colour the text
+    #[arg(long, value_name = "WHEN", env = "CGFW_COLOR", default_value = "auto")]
+    pub(super) color: Color,
+
+    /// What was there before; `-` is stdin
+    #[arg(value_name = "OLD", value_parser = parse_path())]
+    pub(super) old: PathBuf,
+
+    /// What is there now; `-` is stdin
+    #[arg(value_name = "NEW", value_parser = parse_path())]
+    pub(super) new: PathBuf,
+}
+
+/// Write what runs depend on as a baseline, to be committed to a repository
+///
+/// The same logs give the same baseline, in whatever order. --baseline holds later runs to
+/// it, and `cgfw diff` compares.
+#[derive(Debug, Args)]
+#[command(override_usage = "cgfw baseline AUDIT.jsonl...")]
+pub(super) struct BaselineArgs {
+    /// Audit logs; `-` is stdin
+    #[arg(required = true, value_name = "AUDIT.jsonl", value_parser = parse_path())]
     pub(super) logs: Vec<PathBuf>,
 }
 
@@ -324,6 +368,14 @@ pub(super) struct RunArgs {
         hide_short_help = true
     )]
     pub(super) otlp_endpoint: Option<String>,
+
+    /// Fail if the run depends on anything that is not in FILE
+    ///
+    /// FILE is what `cgfw baseline` has written, or an audit log. The exit code is 121 if
+    /// the command itself succeeds and there is something new, or if observations were lost,
+    /// so that nobody knows.
+    #[arg(long, value_name = "FILE", env = "CGFW_BASELINE", value_parser = parse_path())]
+    pub(super) baseline: Option<PathBuf>,
 
     /// Run the command as user NAME
     ///

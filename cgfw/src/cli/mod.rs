@@ -16,8 +16,8 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, ValueEnum};
 
 use self::args::{Cli, PolicySubcommands, RunArgs, Subcommands};
 use self::given::is_stdin;
-use crate::formats;
 use crate::policy::{Action, Given, OnBlock};
+use crate::{baseline, formats};
 
 /// What cgfw is asked to do.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub enum Invocation {
     Report(Report),
     /// `cgfw report --schema`
     AuditSchema,
+    Diff(Diff),
+    Baseline(Baseline),
 }
 
 /// `cgfw why`
@@ -71,6 +73,23 @@ pub struct Report {
     pub logs: Vec<PathBuf>,
 }
 
+/// `cgfw diff`
+#[derive(Debug)]
+pub struct Diff {
+    pub format: baseline::Format,
+    pub color: Color,
+    /// Audit logs or baselines; `-` is stdin, for one of them.
+    pub old: PathBuf,
+    pub new: PathBuf,
+}
+
+/// `cgfw baseline`
+#[derive(Debug)]
+pub struct Baseline {
+    /// Audit logs, at least one; `-` is stdin.
+    pub logs: Vec<PathBuf>,
+}
+
 /// `cgfw run`
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug)]
@@ -92,6 +111,8 @@ pub struct Run {
     pub reports: Vec<(formats::Format, PathBuf)>,
     /// Where OpenTelemetry has its collector.
     pub otlp_endpoint: Option<String>,
+    /// What the run may depend on, if that is limited.
+    pub baseline: Option<PathBuf>,
     pub user: Option<String>,
     pub keep_root: bool,
     /// Implied by `strict`.
@@ -192,6 +213,16 @@ fn invocation(subcommand: Subcommands, options: &ArgMatches) -> Result<Invocatio
             color: args.color,
             logs: args.logs,
         }),
+        Subcommands::Diff(args) if is_stdin(&args.old) && is_stdin(&args.new) => {
+            return Err("OLD and NEW cannot both be stdin; give a file for one of them".to_owned());
+        }
+        Subcommands::Diff(args) => Invocation::Diff(Diff {
+            format: args.format,
+            color: args.color,
+            old: args.old,
+            new: args.new,
+        }),
+        Subcommands::Baseline(args) => Invocation::Baseline(Baseline { logs: args.logs }),
         Subcommands::Policy(PolicySubcommands::Check(args)) => {
             let lists =
                 |action, paths: Vec<PathBuf>| paths.into_iter().map(move |path| (action, path));
@@ -227,7 +258,8 @@ fn stop(error: clap::Error) -> Stop {
     Stop::Usage(text.trim_end().to_owned())
 }
 
-fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
+/// What is given and excludes each other.
+fn exclusions(args: &RunArgs) -> Result<(), String> {
     if args.quiet && args.verbose > 0 {
         return Err("--quiet and --verbose exclude each other; give one of them".to_owned());
     }
@@ -254,10 +286,21 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
                 .to_owned(),
         );
     }
+    Ok(())
+}
+
+fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
+    exclusions(&args)?;
     let policy = args.policy.given(matches)?;
     if let Some(path) = policy.paths().find(|path| is_stdin(path)) {
         return Err(format!(
             "`{}` is stdin, which belongs to the command; write the rules to a file",
+            path.display()
+        ));
+    }
+    if let Some(path) = args.baseline.as_deref().filter(|path| is_stdin(path)) {
+        return Err(format!(
+            "`{}` is stdin, which belongs to the command; write the baseline to a file",
             path.display()
         ));
     }
@@ -278,6 +321,7 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         audit_log: args.audit_log,
         reports: args.report,
         otlp_endpoint: args.otlp_endpoint,
+        baseline: args.baseline,
         user: args.user,
         keep_root: args.keep_root,
         no_new_privs: args.no_new_privs || args.strict,

@@ -7,7 +7,7 @@ use super::processes::{ProcessKey, Processes, Step};
 use super::targets::{Target, Targets};
 use crate::audit::{
     Act, Actor, Contact, Delegation, Dns, Event, Line, Moved, Outcome, PolicyChange, RunEnd,
-    RunStart, Traffic, Unanswered,
+    RunStart, Service, Traffic, Unanswered,
 };
 use crate::event::Verdict;
 
@@ -168,6 +168,7 @@ impl Run {
         if let Some(total) = self.targets.act(time, &target, act, process.as_ref()) {
             total.contacts += act.count;
             total.unjudged |= contact.unjudged;
+            total.reached(&contact.to);
         }
         self.targets.share(&target, &contact.also);
         self.moment(time, kind, act, target, process, None);
@@ -183,6 +184,9 @@ impl Run {
             total.contacts += act.count;
             total.unjudged |= delegation.unjudged;
             total.delegate(delegation);
+            if let Service::Port(to) = &delegation.to {
+                total.reached(to);
+            }
         }
         self.targets.share(&target, &delegation.also);
         self.moment(time, Kind::Delegation, act, target, process, None);
@@ -207,7 +211,7 @@ impl Run {
             .map(|process| self.processes.seen(time, process));
         let verdict = match self.targets.get_mut(&target) {
             Some(total) => {
-                total.unanswered += 1;
+                total.unanswered += unanswered.connections;
                 total.waited += waited;
                 total.verdict
             }

@@ -1,7 +1,7 @@
 //! Who was contacted: a row of a report for each name, for each address that no name led to,
 //! and for each service of others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,6 +97,8 @@ pub struct Total {
     pub rule_reason: Option<String>,
     pub reason: Reason,
     pub matched: Option<Domain>,
+    /// Where on the host it was contacted: `443/tcp`, `icmp`.
+    pub ports: BTreeSet<String>,
     /// Other names of the addresses that were contacted.
     pub also: Vec<Domain>,
     /// Different command lines, unescaped, in the order of their first acts.
@@ -231,6 +233,7 @@ impl Total {
             rule_reason: act.rule_reason.clone(),
             reason: act.reason,
             matched: act.matched.clone(),
+            ports: BTreeSet::new(),
             also: Vec::new(),
             commands: Vec::new(),
             more_commands: false,
@@ -301,6 +304,16 @@ impl Total {
             self.commands.push(Arc::clone(command));
         } else {
             self.more_commands = true;
+        }
+    }
+
+    /// Note where it was contacted.
+    pub(super) fn reached(&mut self, to: &Endpoint) {
+        if self.ports.len() < MAX_DETAILS {
+            self.ports.insert(match to.port {
+                0 => to.proto.clone(),
+                port => format!("{port}/{}", to.proto),
+            });
         }
     }
 

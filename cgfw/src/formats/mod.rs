@@ -2,9 +2,23 @@
 Reports: what a digest says, in a form that people or other tools read. Pure.
 */
 
+mod finding;
+mod github;
+mod html;
+mod json;
+mod junit;
+mod markdown;
+mod mermaid;
+mod sarif;
 mod style;
 mod text;
 
+pub use self::github::github;
+pub use self::html::html;
+pub use self::json::json;
+pub use self::junit::junit;
+pub use self::markdown::{markdown, markdown_within};
+pub use self::sarif::sarif;
 pub use self::style::{Paint, Style};
 pub use self::text::{Detail, text};
 use crate::digest::Run;
@@ -14,6 +28,18 @@ use crate::digest::Run;
 pub enum Format {
     /// The summary, for people
     Text,
+    /// One file for the browser
+    Html,
+    /// One JSON document, for other programs
+    Json,
+    /// Markdown with a graph, as for a GitHub step summary
+    Markdown,
+    /// JUnit XML: each dependency a test, what was blocked a failure
+    Junit,
+    /// SARIF 2.1.0, as for code scanning
+    Sarif,
+    /// Workflow commands of GitHub Actions, which annotate the job
+    Github,
 }
 
 /// Lines that could not be written.
@@ -30,6 +56,12 @@ pub fn render(format: Format, runs: &[Run], style: Style) -> String {
             let summary = |run| text(run, Detail::Report, Losses::of(run), style);
             runs.iter().map(summary).collect::<Vec<_>>().join("\n")
         }
+        Format::Html => html(runs),
+        Format::Json => json(runs),
+        Format::Markdown => markdown(runs),
+        Format::Junit => junit(runs),
+        Format::Sarif => sarif(runs),
+        Format::Github => github(runs),
     }
 }
 

@@ -64,6 +64,7 @@ pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     if run.targets.is_empty() {
         page.line("  nothing was contacted");
     }
+    page.news(run);
     if detail == Detail::Report {
         page.processes();
         page.usage();
@@ -79,7 +80,7 @@ pub fn text(run: &Run, detail: Detail, losses: Losses, style: Style) -> String {
     page.text
 }
 
-fn heading(run: &Run) -> String {
+pub(super) fn heading(run: &Run) -> String {
     let command = match &run.start {
         Some(start) => Plain(&command_line(&start.argv, b"", false)).to_string(),
         None => format!("run {}", Plain(run.id.as_bytes())),
@@ -94,27 +95,27 @@ fn heading(run: &Run) -> String {
 }
 
 /// Why nothing was refused, if that is so.
-fn glass(run: &Run) -> Option<&Glass> {
+pub(super) fn glass(run: &Run) -> Option<&Glass> {
     run.start.as_ref()?.break_glass.as_ref()
 }
 
 /// A target's name or address, and what happened to it.
-type Row<'t> = (String, &'t Total);
+pub(super) type Row<'t> = (String, &'t Total);
 
 /// The targets by what became of them, names before addresses, in their order; what was
 /// blocked by its owners first, and what has none last.
 #[derive(Default)]
-struct Sections<'t> {
-    blocked: Vec<Row<'t>>,
-    would_block: Vec<Row<'t>>,
-    allowed: Vec<Row<'t>>,
-    unjudged: Vec<Row<'t>>,
+pub(super) struct Sections<'t> {
+    pub(super) blocked: Vec<Row<'t>>,
+    pub(super) would_block: Vec<Row<'t>>,
+    pub(super) allowed: Vec<Row<'t>>,
+    pub(super) unjudged: Vec<Row<'t>>,
     /// What was done for the child by others, unseen.
-    delegated: Vec<Row<'t>>,
+    pub(super) delegated: Vec<Row<'t>>,
 }
 
 impl<'t> Sections<'t> {
-    fn of(run: &'t Run) -> Self {
+    pub(super) fn of(run: &'t Run) -> Self {
         let mut sections = Self::default();
         let mut targets: Vec<_> = run
             .targets
@@ -145,36 +146,73 @@ impl<'t> Sections<'t> {
 }
 
 /// Everything that keeps the run from being called clean, as clauses.
-fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
-    let end = run.end.as_ref();
+pub(super) fn faults(run: &Run, sections: &Sections<'_>, losses: Losses) -> Vec<String> {
     let glass = glass(run).map(|_| "--break-glass refused nothing".to_owned());
-    let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
-    let cut = end
-        .is_none()
-        .then(|| "the log has no end of this run: what it did afterwards is not known".to_owned());
-    let headless = run
-        .start
-        .is_none()
-        .then(|| "the log has no start of this run: what it did before is not known".to_owned());
-    let caveats = end.map_or(&[][..], |end| &end.caveats);
+    let unjudged = run
+        .targets
+        .iter()
+        .filter(|(_, total)| total.unjudged)
+        .count();
+    let unjudged = counted(
+        unjudged,
+        "contact was",
+        "contacts were",
+        "not judged by name",
+    );
     glass
         .into_iter()
         .chain(refusals(sections).into_iter().flatten())
-        .chain(gaps(run, losses))
+        .chain(counted(
+            news(run).len(),
+            "dependency is",
+            "dependencies are",
+            "not in the baseline",
+        ))
+        .chain(unjudged)
+        .chain(losses_of(run, losses))
         .chain(unseen(sections))
-        .chain(failed.then(|| "cgfw ended the run".to_owned()))
-        .chain(headless)
-        .chain(cut)
+        .chain(unknowns(run))
+        .collect()
+}
+
+/// The clauses on what keeps the report from being complete.
+pub(super) fn gaps(run: &Run, losses: Losses) -> Vec<String> {
+    losses_of(run, losses).chain(unknowns(run)).collect()
+}
+
+/// The clauses on what is not known of the run as a whole.
+fn unknowns(run: &Run) -> impl Iterator<Item = String> {
+    let end = run.end.as_ref();
+    let failed = end.is_some_and(|end| end.outcome == Outcome::Failed);
+    let unknowns = [
+        (failed, "cgfw ended the run"),
+        (
+            run.start.is_none(),
+            "the log has no start of this run: what it did before is not known",
+        ),
+        (
+            end.is_none(),
+            "the log has no end of this run: what it did afterwards is not known",
+        ),
+    ];
+    let caveats = end.map_or(&[][..], |end| &end.caveats);
+    unknowns
+        .into_iter()
+        .filter_map(|(holds, clause)| holds.then(|| clause.to_owned()))
         .chain(
             caveats
                 .iter()
                 .map(|text| Plain(text.as_bytes()).to_string()),
         )
-        .collect()
 }
 
-/// The clauses on what the report does not know.
-fn gaps(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
+fn news(run: &Run) -> &[String] {
+    let news = run.end.as_ref().and_then(|end| end.new.as_deref());
+    news.unwrap_or_default()
+}
+
+/// The clauses on what was lost, or got away.
+fn losses_of(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
     let released = match &run.end {
         Some(RunEnd {
             fate: Some(Fate::Released),
@@ -184,18 +222,7 @@ fn gaps(run: &Run, losses: Losses) -> impl Iterator<Item = String> {
         _ => 0,
     };
     let forgotten = run.end.as_ref().map_or(0, |end| end.forgotten);
-    let unjudged = run
-        .targets
-        .iter()
-        .filter(|(_, total)| total.unjudged)
-        .count();
     let gaps = [
-        counted(
-            unjudged,
-            "contact was",
-            "contacts were",
-            "not judged by name",
-        ),
         counted(run.lost, "observation was", "observations were", "lost"),
         counted(
             run.targets.uncounted + forgotten,
@@ -389,6 +416,20 @@ impl Page<'_> {
             row.push(')');
             self.line(&self.style.fit(&row));
         }
+    }
+
+    /// What is not in the baseline.
+    fn news(&mut self, run: &Run) {
+        let news = news(run);
+        if news.is_empty() {
+            return;
+        }
+        let title = format!("  new, not in the baseline ({})", news.len());
+        self.line(&self.style.paint(Paint::Red, &title));
+        for target in news.iter().take(MAX_ROWS) {
+            self.line(&self.style.fit(&format!("    {}", Plain(target.as_bytes()))));
+        }
+        self.rest(news.len());
     }
 
     fn section(&mut self, title: &str, outcome: &str, paint: Paint, rows: &[Row<'_>]) {
@@ -600,7 +641,7 @@ fn branch(node: &Node, depth: usize) -> Vec<(Option<Paint>, String)> {
 }
 
 /// `3 lookups, 1 contact`
-fn tally(total: &Total) -> String {
+pub(super) fn tally(total: &Total) -> String {
     let parts = [
         counted(total.lookups, "lookup", "lookups", ""),
         counted(total.contacts, "contact", "contacts", ""),
@@ -612,7 +653,7 @@ fn tally(total: &Total) -> String {
 }
 
 /// The commands that needed the target.
-fn commands(total: &Total) -> Vec<String> {
+pub(super) fn commands(total: &Total) -> Vec<String> {
     let mut commands: Vec<String> = total
         .commands
         .iter()
@@ -689,7 +730,7 @@ fn delegation(delegated: &Delegated) -> Vec<String> {
     delegated.listeners.iter().map(listener).collect()
 }
 
-fn title(target: &Target) -> String {
+pub(super) fn title(target: &Target) -> String {
     Plain(target.to_string().as_bytes()).to_string()
 }
 
@@ -721,7 +762,7 @@ where
 }
 
 /// How the run ended, after its command.
-fn ending(end: &RunEnd) -> String {
+pub(super) fn ending(end: &RunEnd) -> String {
     match end.outcome {
         Outcome::Exited => match end.status.unwrap_or(0) {
             0 => "succeeded".to_owned(),
@@ -735,7 +776,7 @@ fn ending(end: &RunEnd) -> String {
     }
 }
 
-fn signal_name(signal: u8) -> String {
+pub(super) fn signal_name(signal: u8) -> String {
     match Signal::try_from(i32::from(signal)) {
         Ok(name) => name.to_string(),
         // The kernel has more signals than have names.
@@ -744,7 +785,7 @@ fn signal_name(signal: u8) -> String {
 }
 
 /// Octets as people say them, in the unit that leaves them below a thousand.
-struct Octets(u64);
+pub(super) struct Octets(pub(super) u64);
 
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -764,7 +805,7 @@ impl fmt::Display for Octets {
 }
 
 /// A time as people say it, in the two units that matter.
-struct Elapsed(Duration);
+pub(super) struct Elapsed(pub(super) Duration);
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

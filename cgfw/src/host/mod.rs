@@ -7,6 +7,7 @@ mod sudoers;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -41,6 +42,17 @@ fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
 /// Whether the user wants no colours anywhere (no-color.org).
 pub fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Whether this is a step of GitHub Actions, which reads workflow commands from both outputs.
+pub fn is_github_action() -> bool {
+    std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true")
+}
+
+/// The file whose Markdown GitHub shows as the summary of this step.
+pub fn step_summary() -> Option<PathBuf> {
+    let path = std::env::var_os("GITHUB_STEP_SUMMARY")?;
+    (!path.is_empty()).then(|| path.into())
 }
 
 /// Columns of a terminal, if it is one.

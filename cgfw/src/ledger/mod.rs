@@ -25,8 +25,8 @@ pub use self::processes::{Ancestors, Exit};
 use self::processes::{Processes, Who};
 use self::recent::Recent;
 use crate::event::{
-    Contact, Delegation, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId, Query,
-    QueryKey, Reason, Repeats, Service, Verdict,
+    self, Contact, Delegation, End, Event, Fact, GoBetween, Layer, Moved, Peer, Process, ProcessId,
+    Query, QueryKey, Reason, Repeats, Service, Verdict,
 };
 use crate::policy::{Action, Decision, Domain, Policy, Rule, Transport, UnixSocket, normal_path};
 
@@ -59,6 +59,22 @@ pub enum Entry {
     },
     /// A process has ended that acted, or one that it comes from.
     Exited(Exit),
+    Ended(Ended),
+}
+
+/// TCP connections of one process with one destination that have ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub time: SystemTime,
+    /// Who began them; `None` if it could not be found out.
+    pub process: Option<Arc<Process>>,
+    /// Where that process comes from.
+    pub ancestors: Ancestors,
+    pub destination: Destination,
+    /// The name that led to the address, or that it is blocked for.
+    pub name: Option<Domain>,
+    pub connections: u64,
+    pub end: End,
 }
 
 /// A complete fact: who did what, and what became of it for which reason.
@@ -244,6 +260,7 @@ impl Ledger {
             Fact::Asked { key, process } => self.asked(key, process),
             Fact::Contact(contact) => vec![Entry::Observed(self.contact(time, contact))],
             Fact::Repeats(repeats) => vec![Entry::Observed(self.repeats(time, &repeats))],
+            Fact::Ended(ended) => vec![Entry::Ended(self.ended(time, &ended))],
             Fact::Known { name, addresses } => {
                 self.lead(&Arc::new((name, Vec::new())), &addresses, None);
                 Vec::new()
@@ -481,6 +498,28 @@ impl Ledger {
         self.reached(time, key, who, layer, false, repeats.count)
     }
 
+    fn ended(&self, time: SystemTime, ended: &event::Ended) -> Ended {
+        let key = ContactKey {
+            process: (ended.process.pid != 0).then_some(ended.process),
+            destination: Destination::new(
+                ended.destination.ip(),
+                ended.destination.port(),
+                ended.protocol,
+            ),
+            verdict: ended.verdict,
+        };
+        let (process, ancestors) = parts(self.seen.get(&key).and_then(|seen| seen.who.clone()));
+        Ended {
+            time,
+            process,
+            ancestors,
+            destination: key.destination,
+            name: self.explain(key).name,
+            connections: ended.connections,
+            end: ended.end,
+        }
+    }
+
     fn delegation(&mut self, time: SystemTime, delegation: Delegation) -> Observation {
         let who = self.processes.acted(delegation.process);
         let service = canonical(delegation.service);
@@ -547,10 +586,7 @@ impl Ledger {
         count: u64,
     ) -> Observation {
         let destination = key.destination;
-        let explanation = match key.verdict {
-            Verdict::Allowed => self.explain_allowed(key),
-            Verdict::Blocked | Verdict::WouldBlock => self.explain_blocked(destination),
-        };
+        let explanation = self.explain(key);
         let is_internal = key.verdict == Verdict::Allowed && self.policy.is_own(destination.ip);
         // One on this host is delegation where the kernel finds that it is outside.
         let via = (key.verdict == Verdict::Allowed && !is_internal)
@@ -623,6 +659,13 @@ impl Ledger {
         self.go_betweens
             .contacted(process, to, leads_there)
             .cloned()
+    }
+
+    fn explain(&self, key: ContactKey) -> Explanation {
+        match key.verdict {
+            Verdict::Allowed => self.explain_allowed(key),
+            Verdict::Blocked | Verdict::WouldBlock => self.explain_blocked(key.destination),
+        }
     }
 
     /// A name that leads there and that a rule blocks on that port, else one that the

@@ -131,6 +131,7 @@ impl Books {
                 Entry::Moved { time, moved, .. } => {
                     self.run.add(&Line::moved("r1", time, &moved));
                 }
+                Entry::Ended(ended) => self.run.add(&Line::ended("r1", &ended)),
                 Entry::Exited(_) | Entry::Lost { .. } => {}
             }
         }
@@ -996,4 +997,45 @@ fn no_flood_of_delegation_fills_the_memory() {
     assert_eq!(total.delegated.as_ref().unwrap().listeners.len(), 16);
     assert_eq!(ledger.run.targets.len(), 1 << 16);
     assert_eq!(ledger.run.targets.uncounted + ledger.forgotten(), 2);
+}
+
+#[test]
+fn connections_are_told_with_who_began_them_and_the_name_that_led_there() {
+    let mut ledger = ledger(&["github.com"], &[]);
+    let (curl, wget) = (process(7, "curl a.test"), process(8, "wget b.test"));
+    for (process, name, id) in [(&curl, "a.test", 1), (&wget, "b.test", 2)] {
+        let key = udp(40000, id);
+        let question = question(&ledger, key, name, &["203.0.113.7"]);
+        record(&mut ledger, question);
+        record(&mut ledger, asked(key, process.clone()));
+        let contact = contact(process.clone(), "203.0.113.7:443", Verdict::Allowed);
+        record(&mut ledger, contact);
+    }
+    let mut ended = |process: &Process, destination: &str| {
+        let fact = Fact::Ended(event::Ended {
+            process: process.id(),
+            destination: destination.parse().unwrap(),
+            protocol: 6,
+            verdict: Verdict::Allowed,
+            connections: 2,
+            end: End::Unanswered {
+                waited: Duration::from_secs(3),
+            },
+        });
+        let time = at(9);
+        let entries = ledger.ledger.record(Event { time, fact });
+        let [Entry::Ended(ended)] = &entries[..] else {
+            panic!("{entries:?} of connections that have ended");
+        };
+        ended.clone()
+    };
+    for (process, name) in [(&curl, "a.test"), (&wget, "b.test")] {
+        let ended = ended(process, "203.0.113.7:443");
+        assert_eq!(ended.name, Some(domain(name)));
+        assert_eq!(ended.process.as_deref(), Some(process));
+        assert_eq!((ended.time, ended.connections), (at(9), 2));
+    }
+    // What nothing is known of stays so.
+    let unknown = ended(&Process::default(), "203.0.113.8:443");
+    assert_eq!((unknown.process, unknown.name), (None, None));
 }

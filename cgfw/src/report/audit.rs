@@ -87,6 +87,7 @@ pub(super) fn run_end(run: &Run, end: End, lines_lost: u64) -> Line {
         fate: (!end.survivors.is_empty()).then_some(end.fate),
         survivors: end.survivors,
         caveats: end.caveats,
+        new: end.new,
         lost: run.lost,
         forgotten: end.forgotten,
         lines_lost,

@@ -21,7 +21,7 @@ use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
 use crate::formats::{self, Detail, Format, Losses, Style};
-use crate::ledger::{Entry, Exit, Observation};
+use crate::ledger::{Ended, Entry, Exit, Observation};
 use crate::policy::{Action, Policy};
 
 /// How long the end of a run waits for a disk or a reader that is slow.
@@ -101,6 +101,8 @@ pub struct End {
     /// What else keeps the report from being complete, each a clause such as `http_proxy
     /// is set: names behind it cannot be seen`.
     pub caveats: Vec<String>,
+    /// What is not in the baseline, if there is one.
+    pub new: Option<Vec<String>>,
     /// Addresses of names that were forgotten for want of room.
     pub forgotten: u64,
 }
@@ -123,9 +125,19 @@ struct AuditLog {
 /// A report that is written to a file when the run has ended.
 #[derive(Debug)]
 struct Left {
-    format: Format,
+    form: Form,
     path: PathBuf,
     outlet: Outlet,
+}
+
+/// What is written there.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Report(Format),
+    /// Markdown below what others have written, in so many octets.
+    StepSummary {
+        room: usize,
+    },
 }
 
 /// Tells of a run.
@@ -139,6 +151,7 @@ pub struct Report {
     audit_log: Option<AuditLog>,
     left: Vec<Left>,
     follower: Option<Box<dyn Follower>>,
+    annotates: bool,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
 }
@@ -172,6 +185,7 @@ impl Report {
                 .transpose()?,
             left: Vec::new(),
             follower: None,
+            annotates: false,
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
         })
@@ -188,12 +202,37 @@ impl Report {
         path: PathBuf,
         file: impl Write + Send + 'static,
     ) -> io::Result<()> {
+        self.leave_as(Form::Report(format), path, file)
+    }
+
+    /// Annotate the step of GitHub Actions when the run has ended, however little is wanted on
+    /// stderr: it is the service that reads them.
+    pub fn annotate(&mut self) {
+        self.annotates = true;
+    }
+
+    /// Append to the step summary of GitHub Actions, which has room for so many octets more.
+    ///
+    /// # Errors
+    ///
+    /// If a thread cannot be started.
+    pub fn leave_step_summary(
+        &mut self,
+        path: PathBuf,
+        file: impl Write + Send + 'static,
+        room: usize,
+    ) -> io::Result<()> {
+        self.leave_as(Form::StepSummary { room }, path, file)
+    }
+
+    fn leave_as(
+        &mut self,
+        form: Form,
+        path: PathBuf,
+        file: impl Write + Send + 'static,
+    ) -> io::Result<()> {
         let outlet = Outlet::new("cgfw-report", file)?;
-        self.left.push(Left {
-            format,
-            path,
-            outlet,
-        });
+        self.left.push(Left { form, path, outlet });
         Ok(())
     }
 
@@ -241,6 +280,7 @@ impl Report {
         match entry {
             Entry::Observed(observation) => self.observe(observation),
             Entry::Exited(exit) => self.exited(exit),
+            Entry::Ended(ended) => self.ended(ended),
             Entry::Moved { time, moved, first } => self.moved(*time, moved, *first),
             Entry::Lost { time, count } => self.lost(*time, *count),
         }
@@ -262,6 +302,10 @@ impl Report {
         self.enter(Line::exited(&self.run.id, exit));
     }
 
+    fn ended(&mut self, ended: &Ended) {
+        self.enter(Line::ended(&self.run.id, ended));
+    }
+
     fn moved(&mut self, time: SystemTime, moved: &Moved, first: bool) {
         self.enter(Line::moved(&self.run.id, time, moved));
         if first && self.verbosity >= Verbosity::Normal {
@@ -279,6 +323,11 @@ impl Report {
                  incomplete, and the summary will say by how many",
             );
         }
+    }
+
+    /// What was told so far.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 
     /// Say something that is not an error, unless that is not wanted.
@@ -316,6 +365,10 @@ impl Report {
         if let Some(complaint) = self.follower.take().and_then(Follower::finish) {
             self.error(&complaint);
         }
+        if self.annotates {
+            let annotations = formats::github(std::slice::from_ref(&self.run));
+            self.stderr.write_last(annotations.into_bytes(), GRACE);
+        }
         if self.verbosity >= Verbosity::Normal {
             losses.stderr = self.stderr.lost();
             let summary = formats::text(&self.run, Detail::Summary, losses, self.style);
@@ -330,13 +383,12 @@ impl Report {
     fn write_reports(&mut self) {
         let runs = std::slice::from_ref(&self.run);
         let mut complaints = Vec::new();
-        for Left {
-            format,
-            path,
-            outlet,
-        } in self.left.drain(..)
-        {
-            let text = formats::render(format, runs, Style::default());
+        for Left { form, path, outlet } in self.left.drain(..) {
+            let Some(text) = form.text(runs) else {
+                let path = path.display();
+                complaints.push(format!("the step summary {path} has no room left"));
+                continue;
+            };
             outlet.write_last(text.into_bytes(), GRACE);
             let closed = outlet.close(GRACE);
             if closed.lost > 0 || closed.error.is_some() {
@@ -385,6 +437,20 @@ impl Report {
     fn say(&mut self, message: &str) {
         let line = format!("cgfw: {}\n", Plain(message.as_bytes()));
         self.stderr.write(line.into_bytes());
+    }
+}
+
+impl Form {
+    /// The text on some runs; `None` if there is no room for it.
+    fn text(self, runs: &[Run]) -> Option<String> {
+        match self {
+            Self::Report(format) => Some(formats::render(format, runs, Style::default())),
+            Self::StepSummary { room } => {
+                // Set apart from what is there, which may be in the middle of a line.
+                let text = formats::markdown_within(runs, room.checked_sub(2)?)?;
+                Some(format!("\n\n{text}"))
+            }
+        }
     }
 }
 

@@ -141,6 +141,7 @@ fn success() -> End {
         survivors: Vec::new(),
         fate: Fate::Ended,
         caveats: Vec::new(),
+        new: None,
         forgotten: 0,
     }
 }

@@ -148,15 +148,16 @@ impl Books {
         }
     }
 
-    /// When nothing runs any more: the last records, the kernel's counts of what was
-    /// repeated, and questions nobody will claim.
+    /// When nothing runs any more: the last records, the kernel's sums of what was
+    /// repeated and of what connections carried, and questions nobody will claim.
     pub(super) fn enter_the_rest(&mut self) {
         self.enter_all();
         for event in self.inquiry.finish(&mut self.report) {
             self.record_complete(event);
         }
-        let repeats: Vec<Event> = self.acts.get_ref().repeats().collect();
-        for event in repeats {
+        let acts = self.acts.get_ref();
+        let sums: Vec<Event> = acts.repeats().chain(acts.ended()).collect();
+        for event in sums {
             self.record(event);
         }
         for entry in self.ledger.finish() {

@@ -140,10 +140,29 @@ impl Run<'_> {
         }
     }
 
+    /// What the run depends on that its baseline does not have; `None` without a baseline.
+    fn news(&mut self) -> Option<Vec<String>> {
+        let baseline = self.baseline.as_ref()?;
+        let news = baseline.lacking(self.books.report.run());
+        if self.books.ledger.lost() > 0 {
+            self.books.report.error(
+                "observations were lost: nobody knows whether there is anything that is not in \
+                 the baseline",
+            );
+        }
+        Some(news)
+    }
+
     fn tell_the_end(mut self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.books.refused);
         let lost = self.settings.strict && self.books.ledger.lost() > 0;
-        let exit_code = exit::code(outcome, lost.then_some(exit::FAILED).or(blocked));
+        let new = self.news();
+        let is_new = new.as_ref().is_some_and(|new| !new.is_empty());
+        // Who cannot tell must not say that there is nothing.
+        let is_unknown = new.is_some() && self.books.ledger.lost() > 0;
+        let new_code = (is_new || is_unknown).then_some(exit::NEW);
+        let instead = lost.then_some(exit::FAILED).or(blocked).or(new_code);
+        let exit_code = exit::code(outcome, instead);
         let usage = usage().unwrap_or_else(|error| {
             self.books
                 .report
@@ -163,6 +182,7 @@ impl Run<'_> {
                 Survivors::Release => Fate::Released,
             },
             caveats: self.caveats,
+            new,
             forgotten: self.books.ledger.forgotten(),
         };
         if lost {

@@ -45,6 +45,7 @@ impl Inquiry {
             | Fact::Asked { .. }
             | Fact::Contact(_)
             | Fact::Repeats(_)
+            | Fact::Ended(_)
             | Fact::Known { .. }
             | Fact::Forked { .. }
             | Fact::Executed(_)
@@ -66,7 +67,7 @@ impl Inquiry {
         let pid = Pid::from_raw(process.pid.cast_signed());
         let place = self.members.working_directory(pid, process.started)?;
         let is_it = (place.device, place.inode) == (directory.device, directory.inode);
-        is_it.then(|| Event {
+        is_it.then_some(Event {
             time: event.time,
             fact: Fact::Found {
                 directory,

@@ -31,6 +31,7 @@ use tokio::task::JoinHandle;
 use self::books::Books;
 use self::changes::{Changes, Watched};
 use self::swap::Addresses;
+use crate::baseline::Dependencies;
 use crate::bpf::{self, Channels, Filter, Verdicts};
 use crate::cgroup::{Cgroup, Members};
 use crate::child::{self, Identity, OpenFiles, Signals};
@@ -56,6 +57,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
     let system = dns::system::read()?;
     let (policy, origins, watched) = read_policy(settings, &system, identity.as_ref(), &mut notes)?;
+    let baseline = prepare::baseline(settings, &mut notes)?;
     let proxies = host::proxies_in_environment();
     let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
     let id = prepare::run_id()?;
@@ -97,6 +99,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             trace,
         };
         let mut run = Run::start(settings, parts, ledger, report)?;
+        run.baseline = baseline;
         notes.extend(identity.as_ref().map(Identity::to_string));
         notes.extend(proxies.iter().map(ToString::to_string));
         run.caveats.extend(caveats.into_iter().chain(unconfined));
@@ -202,6 +205,8 @@ struct Run<'s> {
     trace: Trace,
     /// The init of the child, which is no process of the command's.
     init: Option<Pid>,
+    /// What the run may depend on, if that is limited.
+    baseline: Option<Dependencies>,
 }
 
 impl<'s> Run<'s> {
@@ -267,6 +272,7 @@ impl<'s> Run<'s> {
             caveats: Vec::new(),
             trace: parts.trace,
             init: None,
+            baseline: None,
         })
     }
 

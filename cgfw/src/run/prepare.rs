@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::utsname::UtsName;
 use nix::unistd::{Group, Uid, User, getgroups};
 
+use crate::baseline::{self, Dependencies};
 use crate::bpf::{self, Acts, Filter};
 use crate::cgroup::Cgroup;
 use crate::child::{self, Confinement, Identity, Unix};
@@ -26,6 +27,9 @@ use crate::otlp::{self, Trace};
 use crate::policy::{Action, Because, DirectIp, Given, Idle, OnBlock, Policy, Ports, Review};
 use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Verbosity};
 use crate::sources::{self, Loaded, Origins, Version};
+
+/// Octets of a step summary that GitHub takes; one that is longer it does not show at all.
+const MAX_STEP_SUMMARY: usize = 1 << 20;
 
 /// What the child is not to inherit is closed. Returns what is to be said of that, and what
 /// cannot be seen of what it inherits. Must come first, before there are descriptors of our
@@ -203,6 +207,12 @@ pub(super) fn open_report(
             .leave(*format, path.clone(), file)
             .context("cannot start a report")?;
     }
+    if host::is_github_action() {
+        report.annotate();
+        if let Some(path) = host::step_summary() {
+            leave_step_summary(&mut report, path, identity)?;
+        }
+    }
     Ok(report)
 }
 
@@ -216,6 +226,31 @@ pub(super) fn trace(settings: &Settings, report: &mut Report) -> anyhow::Result<
     let (trace, follower) = exporter.start(&parent).context("cannot follow the run")?;
     report.tell_also(follower);
     Ok(trace)
+}
+
+/// Have the summary of this step of GitHub Actions written. Nobody has asked for it here, so
+/// that a run does not fail for want of it.
+fn leave_step_summary(
+    report: &mut Report,
+    path: PathBuf,
+    identity: Option<&Identity>,
+) -> anyhow::Result<()> {
+    let opened = open_as(identity, &path, File::options().append(true))
+        .and_then(|file| Ok((file.metadata()?.len(), file)));
+    match opened {
+        Ok((length, file)) => {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let room = MAX_STEP_SUMMARY.saturating_sub(length);
+            report
+                .leave_step_summary(path, file, room)
+                .context("cannot start the step summary")
+        }
+        Err(error) => {
+            let path = path.display();
+            report.error(&format!("cannot open the step summary {path}: {error:#}"));
+            Ok(())
+        }
+    }
 }
 
 /// Say what is enforced, now that it is.
@@ -380,6 +415,25 @@ pub(super) fn load_policy(
         Some(author) => child::as_user(author, || sources::load(&settings.policy)),
         None => sources::load(&settings.policy),
     }
+}
+
+/// What the run may depend on, read with the rights of who named the file.
+pub(super) fn baseline(
+    settings: &Settings,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<Dependencies>> {
+    let Some(path) = &settings.baseline else {
+        return Ok(None);
+    };
+    let load = || baseline::load(path);
+    let loaded = match author(settings)? {
+        Some(author) => child::as_user(&author, load),
+        None => load(),
+    };
+    let loaded = loaded.context("cannot use the baseline")?;
+    let caveats = loaded.caveats.iter();
+    notes.extend(caveats.map(|caveat| format!("{}: {caveat}", path.display())));
+    Ok(Some(loaded.dependencies))
 }
 
 /// What is typed on one command line and contradicts itself, so that part of it decides

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use cgfw::bpf::decode;
 use cgfw::event::{
-    Contact, Delegation, Event, Fact, Layer, Moved, Process, ProcessId, Query, QueryKey, Service,
-    Status, Verdict,
+    Contact, Delegation, End, Ended, Event, Fact, Layer, Moved, Process, ProcessId, Query,
+    QueryKey, Service, Status, Verdict,
 };
 use cgfw::ledger::{Act, Entry, Ledger, Reached};
 use cgfw::policy::{Domain, Policy, Transport};
@@ -16,6 +16,8 @@ use cgfw::policy::{Domain, Policy, Transport};
 const RECORD: usize = 1168;
 /// Of one about a unix socket, which has a name behind it.
 const UNIX_RECORD: usize = RECORD + PATH + 4;
+/// Of one about a connection that has ended.
+const ENDED_RECORD: usize = 96;
 const ARGV: usize = 1024;
 const PATH: usize = 108;
 /// Of a fork, and of an end.
@@ -34,6 +36,7 @@ const MOVED: u32 = 7;
 const FORKED: u32 = 8;
 const EXECUTED: u32 = 9;
 const EXITED: u32 = 10;
+const ENDED: u32 = 11;
 
 /// Judge an input: an octet of flags, and records one behind the other.
 pub fn records(input: &[u8]) {
@@ -78,6 +81,11 @@ pub fn records(input: &[u8]) {
                 let entered = ledger.record(event);
                 assert!(matches!(entered.first(), Some(Entry::Observed(_))));
             }
+            Fact::Ended(ended) => {
+                check_ended(ended, record, audit);
+                let entered = ledger.record(event);
+                assert!(matches!(entered[..], [Entry::Ended(_)]), "{entered:?}");
+            }
             Fact::Moved(Moved { process, .. }) => {
                 assert_eq!(word(record, 28), MOVED);
                 check_process(process, record);
@@ -107,6 +115,7 @@ fn next<'r>(records: &mut &'r [u8]) -> &'r [u8] {
     let size = match records.get(28..32) {
         Some(_) => match word(records, 28) {
             UNIX => UNIX_RECORD,
+            ENDED => ENDED_RECORD,
             FORKED | EXITED => LIFE_RECORD,
             EXECUTED => EXEC_RECORD.saturating_add(texts(records).iter().sum()),
             _ => RECORD,
@@ -135,6 +144,10 @@ fn is_whole(record: &[u8]) -> bool {
     }
     if let Some(FORKED | EXITED) = kind {
         return record.len() == LIFE_RECORD;
+    }
+    if record.len() == ENDED_RECORD && word(record, 28) == ENDED {
+        // Else it tells of no connection.
+        return long(record, 56) != 0 || long(record, 80) != 0;
     }
     if record.len() < RECORD {
         return false;
@@ -167,6 +180,25 @@ fn check_delegation(delegation: &Delegation, record: &[u8], audit: bool) {
         (&delegation.service, delegation.verdict),
         (&service, verdict)
     );
+}
+
+fn check_ended(ended: &Ended, record: &[u8], audit: bool) {
+    assert_eq!(word(record, 28), ENDED);
+    assert_eq!(ended.process.started, long(record, 40));
+    assert_eq!(ended.process.pid, word(record, 48));
+    let destination = SocketAddr::new(address(record), short(record, 36));
+    assert_eq!(ended.destination, destination);
+    assert_eq!(ended.protocol, protocol(record));
+    assert_eq!(ended.verdict, verdict(record, audit));
+    let [established, sent, received, unanswered, waited] =
+        [56, 64, 72, 80, 88].map(|at| long(record, at));
+    let expected = if established > 0 {
+        (established, End::Established { sent, received })
+    } else {
+        let waited = Duration::from_nanos(waited);
+        (unanswered, End::Unanswered { waited })
+    };
+    assert_eq!((ended.connections, ended.end), expected);
 }
 
 fn check_contact(contact: &Contact, record: &[u8], audit: bool) {
