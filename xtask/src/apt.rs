@@ -39,6 +39,7 @@ pub(crate) const TESTS: &[&str] = &[
     "nodejs",
     "procps",
     "python3",
+    "python3-venv",
     "sudo",
     "systemd",
     "util-linux",
