@@ -497,8 +497,7 @@ fn where_something_was_executed_is_known() {
 #[test]
 fn where_nobody_could_look_is_left_out() {
     let Some(lab) = Lab::new() else { return };
-    let script = format!(
-        "
+    let script = "
 import os, socket
 for n in range(200):
     os.mkdir(str(n))
@@ -508,9 +507,8 @@ for n in range(200):
         s.sendto(b'x', ('203.0.113.99', 2000 + n))
         os._exit(0)
     os.wait()
-"
-    );
-    let run = cgfw(&lab).child(["python3", "-c", &script]).run();
+";
+    let run = cgfw(&lab).child(["python3", "-c", script]).run();
     let acts: Vec<Line> = lines(&lab).into_iter().filter(Line::is_act).collect();
     assert_eq!(acts.len(), 200, "{run}");
     for (n, line) in acts.iter().enumerate() {

@@ -680,10 +680,10 @@ mod tests {
     }
 
     fn executed(exec: &Exec, text: [&[u8]; 4]) -> Process {
-        match decode_all(exec, &text.concat()).unwrap().fact {
-            Fact::Executed(process) => process,
-            other => panic!("{other:?}"),
-        }
+        let Fact::Executed(process) = decode_all(exec, &text.concat()).unwrap().fact else {
+            panic!("{exec:?} is no exec");
+        };
+        process
     }
 
     #[test]
@@ -784,17 +784,16 @@ mod tests {
                 status,
                 reserved: 0,
             };
-            match decode_all(&exit, b"").unwrap().fact {
-                Fact::Exited {
-                    process,
-                    status,
-                    age,
-                } => {
-                    assert_eq!((process, age), (id(11, 110), Duration::from_millis(5)));
-                    status
-                }
-                other => panic!("{other:?}"),
-            }
+            let Fact::Exited {
+                process,
+                status,
+                age,
+            } = decode_all(&exit, b"").unwrap().fact
+            else {
+                panic!("{exit:?} is no end");
+            };
+            assert_eq!((process, age), (id(11, 110), Duration::from_millis(5)));
+            status
         };
         assert_eq!(end(0), Status::Code(0));
         assert_eq!(end(0x300), Status::Code(3));

@@ -69,11 +69,7 @@ pub fn records(input: &[u8]) {
                 let entered = ledger.record(question(key, time));
                 // The kernel's own retransmissions have no process.
                 if pid != 0 {
-                    let [Entry::Observed(observation)] = &entered[..] else {
-                        panic!("{entered:?} of one question");
-                    };
-                    let asker = observation.process.as_ref();
-                    assert_eq!(asker.map(|process| process.pid), Some(pid));
+                    check_asker(&entered, pid);
                 }
             }
             Fact::Delegation(delegation) => {
@@ -354,6 +350,15 @@ fn check_path(path: &[u8], names: &[u8], is_told: bool, is_deleted: bool) {
         rest = rest.strip_suffix(b"/").expect("a name has a slash");
     }
     assert_eq!(rest, b"");
+}
+
+/// A question has its asker.
+fn check_asker(entered: &[Entry], pid: u32) {
+    let [Entry::Observed(observation)] = entered else {
+        panic!("{entered:?} of one question");
+    };
+    let asker = observation.process.as_ref();
+    assert_eq!(asker.map(|process| process.pid), Some(pid));
 }
 
 /// A contact is complete at once, and is who and where it was.
