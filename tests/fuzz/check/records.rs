@@ -66,11 +66,7 @@ pub fn records(input: &[u8]) {
                 check_process(process, record);
                 let (key, pid) = (*key, process.pid);
                 ledger.record(event);
-                let entered = ledger.record(question(key, time));
-                // The kernel's own retransmissions have no process.
-                if pid != 0 {
-                    check_asker(&entered, pid);
-                }
+                check_asker(&ledger.record(question(key, time)), pid);
             }
             Fact::Delegation(delegation) => {
                 check_delegation(delegation, record, audit);
@@ -104,6 +100,17 @@ pub fn records(input: &[u8]) {
         }
     }
     ledger.finish();
+}
+
+/// The kernel's own retransmissions have no process.
+fn check_asker(entered: &[Entry], pid: u32) {
+    if pid != 0 {
+        let [Entry::Observed(observation)] = entered else {
+            panic!("{entered:?} of one question");
+        };
+        let asker = observation.process.as_ref();
+        assert_eq!(asker.map(|process| process.pid), Some(pid));
+    }
 }
 
 /// Cut the next record off, or what there is of it.
@@ -300,7 +307,16 @@ fn check_life(fact: &Fact, record: &[u8]) {
             assert_eq!(*status, expected);
         }
         Fact::Executed(process) => check_executed(process, record),
-        other => panic!("{other:?} is no life"),
+        Fact::Query(_)
+        | Fact::Asked { .. }
+        | Fact::Contact(_)
+        | Fact::Repeats(_)
+        | Fact::Ended(_)
+        | Fact::Known { .. }
+        | Fact::Delegation(_)
+        | Fact::Moved(_)
+        | Fact::Found { .. }
+        | Fact::Lost(_) => panic!("{fact:?} is no life"),
     }
 }
 
