@@ -102,17 +102,6 @@ pub fn records(input: &[u8]) {
     ledger.finish();
 }
 
-/// The kernel's own retransmissions have no process.
-fn check_asker(entered: &[Entry], pid: u32) {
-    if pid != 0 {
-        let [Entry::Observed(observation)] = entered else {
-            panic!("{entered:?} of one question");
-        };
-        let asker = observation.process.as_ref();
-        assert_eq!(asker.map(|process| process.pid), Some(pid));
-    }
-}
-
 /// Cut the next record off, or what there is of it.
 fn next<'r>(records: &mut &'r [u8]) -> &'r [u8] {
     let size = match records.get(28..32) {
