@@ -61,20 +61,18 @@ pub fn records(input: &[u8]) {
 
 /// Judge an event by its record, and what becomes of it in the books.
 fn enter(ledger: &mut Ledger, event: Event, record: &[u8], audit: bool) {
-    let time = event.time;
     match &event.fact {
         Fact::Contact(contact) => {
             check_contact(contact, record, audit);
             let contact = contact.clone();
-            let entered = ledger.record(event);
-            check_observation(&entered, &contact);
+            check_observation(&ledger.record(event), &contact);
         }
         Fact::Asked { key, process } => {
             check_key(*key, record);
             check_process(process, record);
-            let (key, pid) = (*key, process.pid);
+            let (question, pid) = (question(*key, event.time), process.pid);
             ledger.record(event);
-            check_asker(&ledger.record(question(key, time)), pid);
+            check_asker(&ledger.record(question), pid);
         }
         Fact::Delegation(delegation) => {
             check_delegation(delegation, record, audit);
@@ -93,8 +91,8 @@ fn enter(ledger: &mut Ledger, event: Event, record: &[u8], audit: bool) {
             assert!(matches!(entered[..], [Entry::Moved { .. }]), "{entered:?}");
         }
         Fact::Forked { parent, child } => {
-            assert_eq!(*parent, id(record, 24, 8));
-            assert_eq!(*child, id(record, 32, 16));
+            let ids = (id(record, 24, 8), id(record, 32, 16));
+            assert_eq!((*parent, *child), ids);
             assert_eq!(ledger.record(event).len(), 0);
         }
         Fact::Executed(process) => {
@@ -106,8 +104,8 @@ fn enter(ledger: &mut Ledger, event: Event, record: &[u8], audit: bool) {
             status,
             age,
         } => {
-            assert_eq!(*process, id(record, 24, 8));
-            assert_eq!(*age, Duration::from_nanos(long(record, 16)));
+            let expected = (id(record, 24, 8), Duration::from_nanos(long(record, 16)));
+            assert_eq!((*process, *age), expected);
             check_status(*status, word(record, 32));
             let entered = ledger.record(event);
             assert!(
