@@ -114,7 +114,10 @@ pub(crate) fn create(ctx: &SockContext) -> i32 {
 #[inline(always)]
 pub(crate) fn release(ctx: &SockContext) -> i32 {
     let cookie = cookie(ctx.as_ptr());
-    traffic::end(ctx, cookie);
+    // One that began a connection elsewhere was not redirected, and every look-up takes time.
+    if traffic::end(ctx, cookie) {
+        return PASS;
+    }
     for ipv6 in [0, 1] {
         // Most sockets were never redirected: nothing to remove.
         let _ignored = ORIGINALS.remove(OriginalKey {

@@ -35,16 +35,16 @@ pub(crate) fn begin(cookie: u64, owner: Owner, destination: &Destination, action
     }
 }
 
-/// A socket is gone, and with it the connection, if it had begun one: what a listener accepts
-/// has not. Who closes it last does not matter.
+/// A socket is gone, and with it the connection, if it had begun one, which is returned: what
+/// a listener accepts has not. Who closes it last does not matter.
 #[inline(always)]
-pub(crate) fn end(ctx: &SockContext, cookie: u64) {
+pub(crate) fn end(ctx: &SockContext, cookie: u64) -> bool {
     if !can_count() {
-        return;
+        return false;
     }
     // SAFETY: of a socket that is gone nobody changes the entry.
     let Some(&Connection { key, since }) = (unsafe { CONNECTIONS.get(cookie) }) else {
-        return;
+        return false;
     };
     // It was there.
     let _ignored = CONNECTIONS.remove(cookie);
@@ -58,6 +58,7 @@ pub(crate) fn end(ctx: &SockContext, cookie: u64) {
             traffic,
         });
     }
+    true
 }
 
 /// What became of one connection, begun at `since`.

@@ -3,7 +3,7 @@ cgfw runs a command in a filtered cgroup.
 
 Vocabulary, pure: [`policy`], [`event`], [`ledger`], [`pins`]. Stages, which touch the
 world and never import each other: [`cgroup`], [`bpf`], [`dns`], [`child`], [`host`], [`peers`],
-[`sources`], [`report`].
+[`sources`], [`report`], [`otlp`].
 [`run`] alone knows the order, [`why`] explains, [`check`] and [`learn`] run nothing, [`cli`] is
 what was typed, [`exit`] the exit codes.
 */
@@ -25,6 +25,7 @@ pub mod host;
 pub mod learn;
 pub mod ledger;
 pub mod logs;
+pub mod otlp;
 pub mod peers;
 pub mod pins;
 pub mod policy;

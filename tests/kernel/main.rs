@@ -35,6 +35,7 @@ mod load;
 #[cfg(not(debug_assertions))]
 mod measured;
 mod moved;
+mod otlp;
 mod peers;
 mod policy;
 mod readme;

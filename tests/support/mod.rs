@@ -10,6 +10,7 @@ pub mod books;
 pub mod bpf;
 pub mod cgroup;
 pub mod clients;
+pub mod collector;
 pub mod command;
 pub mod dns;
 pub mod internet;

@@ -117,6 +117,13 @@ impl Visit {
             .find_map(|line| line.strip_prefix("Host: "))
             .unwrap_or_default()
             .to_owned();
+        let length = head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+            .and_then(|(_, length)| length.parse().ok());
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body).await?;
         let (status, body) = self.page(&path, &host);
         self.log.request(Request { path });
         let head = format!(

@@ -87,6 +87,7 @@ const LAYERS: &[Layer] = &[
     ),
     layer("host", &["event", "policy"], KERNEL),
     layer("logs", &["audit", "escape"], KERNEL),
+    layer("otlp", &["audit", "event", "policy"], KERNEL),
     layer("peers", &["event"], KERNEL),
     layer("sources", &["policy"], KERNEL),
     // What several stages wait with.
@@ -125,7 +126,8 @@ const LAYERS: &[Layer] = &[
 /// For the wiring.
 const ALL: &[&str] = &[
     "audit", "baseline", "bpf", "cgroup", "child", "cli", "digest", "dns", "escape", "event",
-    "exit", "formats", "host", "ledger", "peers", "pins", "policy", "report", "sources", "watch",
+    "exit", "formats", "host", "ledger", "otlp", "peers", "pins", "policy", "report", "sources",
+    "watch",
 ];
 
 const fn layer(

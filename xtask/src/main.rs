@@ -17,6 +17,7 @@ mod duplicates;
 mod ebpf;
 mod layers;
 mod lint;
+mod npm;
 #[path = "../../cgfw/build/sources.rs"]
 mod sources;
 mod test;

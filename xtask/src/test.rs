@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::vm::{self, Kernel};
 use crate::workspace::{EBPF_CRATE, Workspace};
-use crate::{apt, command};
+use crate::{apt, command, npm};
 
 /// What a filter calls the smoke test in the emulator.
 const VM: &str = "vm";
@@ -22,6 +22,7 @@ const VM_KERNEL: Kernel = Kernel::V5_10;
 /// Run the tests with one of `filters` in their name; all if there are none.
 pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<ExitCode> {
     apt::ensure(&[apt::TESTS, apt::VM].concat(), "the tests")?;
+    npm::ensure(workspace)?;
     if let Err(error) = apt::ensure(apt::BROWSER, "the tests of reports for the browser") {
         println!("they are skipped: {error:#}");
     }

@@ -11,6 +11,7 @@ mod convert;
 mod encode;
 mod time;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -74,6 +75,9 @@ pub enum Event {
 pub struct RunStart {
     /// Of cgfw.
     pub version: String,
+    /// The trace that the run is a part of (W3C Trace Context), in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     pub mode: Mode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub break_glass: Option<Glass>,
@@ -511,6 +515,16 @@ pub enum Fate {
     Awaited,
     /// They were let go, unfiltered.
     Released,
+}
+
+/// Who is told the lines of a run beside the log.
+pub trait Follower: fmt::Debug {
+    /// Takes a line, and neither waits nor fails.
+    fn follow(&mut self, line: Line);
+
+    /// The run has ended. Waits for what is on its way, but not for long; returns what is to
+    /// be said of what did not arrive.
+    fn finish(self: Box<Self>) -> Option<String>;
 }
 
 impl Line {

@@ -24,6 +24,8 @@ use crate::watch;
 /// What to start, and how.
 pub struct Command<'c> {
     pub argv: &'c [OsString],
+    /// What the child has in its environment beside what cgfw has, and instead of it.
+    pub variables: &'c [(&'static str, String)],
     /// The directory of the cgroup.
     pub cgroup: BorrowedFd<'c>,
     /// Who the child is to be; `None`: who cgfw is.
@@ -214,6 +216,12 @@ impl Command<'_> {
             Some(identity) => &identity.environment(),
             None => &[],
         };
+        let given = self.variables.iter();
+        let own: Vec<(&str, &OsStr)> = own
+            .iter()
+            .copied()
+            .chain(given.map(|(name, value)| (*name, value.as_ref())))
+            .collect();
         let inherited =
             std::env::vars_os().filter(|(name, _)| own.iter().all(|(own, _)| name != own));
         inherited

@@ -355,6 +355,20 @@ pub(super) struct RunArgs {
     )]
     pub(super) report: Vec<(formats::Format, PathBuf)>,
 
+    /// Send the run to an OpenTelemetry collector
+    ///
+    /// As a trace with the lines of the audit log as log records, by OTLP over HTTP, to
+    /// URL/v1/traces and URL/v1/logs. The OTEL_* variables of OpenTelemetry hold, too:
+    /// OTEL_EXPORTER_OTLP_ENDPOINT alone is enough. By default nothing is sent.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CGFW_OTLP_ENDPOINT",
+        value_parser = NonEmptyStringValueParser::new(),
+        hide_short_help = true
+    )]
+    pub(super) otlp_endpoint: Option<String>,
+
     /// Fail if the run depends on anything that is not in FILE
     ///
     /// FILE is what `cgfw baseline` has written, or an audit log. The exit code is 121 if

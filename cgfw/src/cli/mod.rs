@@ -109,6 +109,8 @@ pub struct Run {
     pub audit_log: Option<PathBuf>,
     /// What to write where when the run has ended.
     pub reports: Vec<(formats::Format, PathBuf)>,
+    /// Where OpenTelemetry has its collector.
+    pub otlp_endpoint: Option<String>,
     /// What the run may depend on, if that is limited.
     pub baseline: Option<PathBuf>,
     pub user: Option<String>,
@@ -318,6 +320,7 @@ fn run(args: RunArgs, matches: &ArgMatches) -> Result<Run, String> {
         fail_on_block: args.fail_on_block,
         audit_log: args.audit_log,
         reports: args.report,
+        otlp_endpoint: args.otlp_endpoint,
         baseline: args.baseline,
         user: args.user,
         keep_root: args.keep_root,

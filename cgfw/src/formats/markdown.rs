@@ -102,9 +102,10 @@ impl Page {
         self.line("\n| Dependency | Rule | Command | And then | Waited |");
         self.line("| --- | --- | --- | --- | --- |");
         for finding in findings.iter().take(self.rows) {
-            let class = match finding.class {
-                Class::WouldBlock => " would be blocked",
-                _ => " **blocked**",
+            let class = if finding.class == Class::WouldBlock {
+                " would be blocked"
+            } else {
+                " **blocked**"
             };
             let mut rule = code(&finding.ground().unwrap_or_default());
             // Writing to a string cannot fail.

@@ -134,6 +134,10 @@ impl<'r> Graph<'r> {
 
 /// Text that a quoted label shows as it is, cut.
 fn label(text: &str) -> String {
+    if text.trim().is_empty() {
+        // The grammar knows no empty label.
+        return "#34;#34;".to_owned();
+    }
     let mut label = String::new();
     let is_cut = text.chars().count() > MAX_LABEL;
     let room = if is_cut { MAX_LABEL - 1 } else { MAX_LABEL };

@@ -28,8 +28,6 @@ use crate::digest::Run;
 pub enum Format {
     /// The summary, for people
     Text,
-    /// One file for the browser
-    Html,
     /// One JSON document, for other programs
     Json,
     /// Markdown with a graph, as for a GitHub step summary
@@ -40,6 +38,8 @@ pub enum Format {
     Sarif,
     /// Workflow commands of GitHub Actions, which annotate the job
     Github,
+    /// One file for the browser
+    Html,
 }
 
 /// Lines that could not be written.
@@ -56,12 +56,12 @@ pub fn render(format: Format, runs: &[Run], style: Style) -> String {
             let summary = |run| text(run, Detail::Report, Losses::of(run), style);
             runs.iter().map(summary).collect::<Vec<_>>().join("\n")
         }
-        Format::Html => html(runs),
         Format::Json => json(runs),
         Format::Markdown => markdown(runs),
         Format::Junit => junit(runs),
         Format::Sarif => sarif(runs),
         Format::Github => github(runs),
+        Format::Html => html(runs),
     }
 }
 

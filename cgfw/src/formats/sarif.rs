@@ -144,12 +144,11 @@ struct Contact {
 
 /// Section 3.28.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Location {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    physical_location: Option<Physical>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    logical_locations: Vec<Logical>,
+    #[serde(rename = "physicalLocation", skip_serializing_if = "Option::is_none")]
+    physical: Option<Physical>,
+    #[serde(rename = "logicalLocations", skip_serializing_if = "Vec::is_empty")]
+    logical: Vec<Logical>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<Message>,
 }
@@ -267,7 +266,9 @@ impl Rule {
         let text = match finding.class {
             Class::Delegated => "What others do for the command is not seen".to_owned(),
             Class::Unjudged => "No name led there, and no rule speaks of it".to_owned(),
-            _ => format!("Refused by the policy: {id}"),
+            Class::Blocked | Class::WouldBlock | Class::Allowed => {
+                format!("Refused by the policy: {id}")
+            }
         };
         let rule = Self {
             id,
@@ -296,8 +297,8 @@ impl Contact {
             kind: "resource",
         };
         let related = second.map(|script| Location {
-            physical_location: Some(script),
-            logical_locations: Vec::new(),
+            physical: Some(script),
+            logical: Vec::new(),
             message: Some(Message {
                 text: "the script that needs it".to_owned(),
             }),
@@ -310,8 +311,8 @@ impl Contact {
                 text: finding.lines().join("; "),
             },
             locations: [Location {
-                physical_location: first,
-                logical_locations: vec![logical],
+                physical: first,
+                logical: vec![logical],
                 message: None,
             }],
             related_locations: related.into_iter().collect(),
@@ -491,8 +492,8 @@ mod tests {
         assert_eq!(of("/run/docker.sock")["level"], "note");
         assert_eq!(of("203.0.113.7:443/tcp")["level"], "note");
         for result in results {
-            let rule =
-                &run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize];
+            let rule = &run["tool"]["driver"]["rules"]
+                [usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
             assert_eq!(rule["id"], result["ruleId"]);
         }
         assert_eq!(

@@ -198,7 +198,8 @@ fn unknowns(run: &Run) -> impl Iterator<Item = String> {
     let caveats = end.map_or(&[][..], |end| &end.caveats);
     unknowns
         .into_iter()
-        .filter_map(|(holds, clause)| holds.then(|| clause.to_owned()))
+        .filter(|(holds, _)| *holds)
+        .map(|(_, clause)| clause.to_owned())
         .chain(
             caveats
                 .iter()

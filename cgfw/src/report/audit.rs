@@ -14,6 +14,7 @@ pub(super) fn run_start(run: &str, start: &Start<'_>) -> Line {
     let protection = start.protection;
     let event = Event::RunStart(Box::new(RunStart {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        trace_id: start.trace_id.map(str::to_owned),
         mode: match (start.break_glass, start.audit) {
             (Some(_), _) => Mode::BreakGlass,
             (None, true) => Mode::Audit,

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
-use crate::audit::{Fate, Line, Survivor};
+use crate::audit::{Fate, Follower, Line, Survivor};
 use crate::digest::Run;
 use crate::escape::Plain;
 use crate::event::{Moved, Outcome, Verdict};
@@ -49,6 +49,8 @@ pub struct Start<'r> {
     pub policy_digest: &'r str,
     /// The name of the host.
     pub host: &'r str,
+    /// The trace that the run is a part of.
+    pub trace_id: Option<&'r str>,
     /// Nothing is refused (`--audit`).
     pub audit: bool,
     /// Nothing is refused because of an emergency.
@@ -148,6 +150,7 @@ pub struct Report {
     stderr: Outlet,
     audit_log: Option<AuditLog>,
     left: Vec<Left>,
+    follower: Option<Box<dyn Follower>>,
     annotates: bool,
     said_that_lines_are_lost: bool,
     said_that_observations_are_lost: bool,
@@ -181,6 +184,7 @@ impl Report {
                 })
                 .transpose()?,
             left: Vec::new(),
+            follower: None,
             annotates: false,
             said_that_lines_are_lost: false,
             said_that_observations_are_lost: false,
@@ -230,6 +234,11 @@ impl Report {
         let outlet = Outlet::new("cgfw-report", file)?;
         self.left.push(Left { form, path, outlet });
         Ok(())
+    }
+
+    /// Tell `follower`, too.
+    pub fn tell_also(&mut self, follower: Box<dyn Follower>) {
+        self.follower = Some(follower);
     }
 
     /// The run starts: the first line of the audit log, and what is enforced. That nothing
@@ -341,6 +350,9 @@ impl Report {
         let lines_lost = log.as_ref().map_or(0, |log| log.outlet.lost());
         let line = audit::run_end(&self.run, end, lines_lost);
         self.run.add(&line);
+        if let Some(follower) = &mut self.follower {
+            follower.follow(line.clone());
+        }
         if let Some(log) = log {
             log.outlet.write_last(line, GRACE);
             let closed = log.outlet.close(GRACE);
@@ -350,6 +362,9 @@ impl Report {
             }
         }
         self.write_reports();
+        if let Some(complaint) = self.follower.take().and_then(Follower::finish) {
+            self.error(&complaint);
+        }
         if self.annotates {
             let annotations = formats::github(std::slice::from_ref(&self.run));
             self.stderr.write_last(annotations.into_bytes(), GRACE);
@@ -394,6 +409,9 @@ impl Report {
     /// Enter a line into the account of the run, and into the log.
     fn enter(&mut self, line: Line) {
         self.run.add(&line);
+        if let Some(follower) = &mut self.follower {
+            follower.follow(line.clone());
+        }
         let Some(log) = &self.audit_log else {
             return;
         };

@@ -119,6 +119,7 @@ fn start<'r>(policy: &'r Policy, command: &'r [Vec<u8>], protection: &'r Protect
         policy,
         rules: &[],
         policy_digest: "5eed",
+        trace_id: None,
         host: "db1",
         audit: false,
         break_glass: None,

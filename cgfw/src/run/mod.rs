@@ -40,6 +40,7 @@ use crate::dns::system::System;
 use crate::dns::{self, Proxy, Sockets};
 use crate::host;
 use crate::ledger::Ledger;
+use crate::otlp::Trace;
 use crate::pins::Pins;
 use crate::policy::{Domain, Policy, Ports};
 use crate::report::Report;
@@ -66,6 +67,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
     let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
+    let trace = prepare::trace(settings, &mut report)?;
     let networks = policy.networks();
     let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
     let (mut filter, mut channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
@@ -80,6 +82,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         (&policy, &origins),
         identity.as_ref(),
         &protection,
+        &trace,
     )?;
 
     prepare::event_loop()?.block_on(async {
@@ -93,6 +96,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
             sockets,
             channels,
             members: cgroup.members(),
+            trace,
         };
         let mut run = Run::start(settings, parts, ledger, report)?;
         run.baseline = baseline;
@@ -176,6 +180,7 @@ struct Parts {
     sockets: Sockets,
     channels: Channels,
     members: Members,
+    trace: Trace,
 }
 
 /// A run with everything in place but the child.
@@ -196,6 +201,8 @@ struct Run<'s> {
     own_processes: Vec<Pid>,
     /// What keeps the report from being complete.
     caveats: Vec<String>,
+    /// What the child is a part of.
+    trace: Trace,
     /// The init of the child, which is no process of the command's.
     init: Option<Pid>,
     /// What the run may depend on, if that is limited.
@@ -263,6 +270,7 @@ impl<'s> Run<'s> {
             ))),
             own_processes: Vec::new(),
             caveats: Vec::new(),
+            trace: parts.trace,
             init: None,
             baseline: None,
         })

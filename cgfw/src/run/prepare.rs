@@ -23,6 +23,7 @@ use crate::dns::Sockets;
 use crate::event::GoBetween;
 use crate::formats::Style;
 use crate::host::{self, ProxyVariable, SudoUser};
+use crate::otlp::{self, Trace};
 use crate::policy::{Action, Because, DirectIp, Given, Idle, OnBlock, Policy, Ports, Review};
 use crate::report::{BreakGlass, Privileges, Protection, Report, Start, Verbosity};
 use crate::sources::{self, Loaded, Origins, Version};
@@ -215,6 +216,18 @@ pub(super) fn open_report(
     Ok(report)
 }
 
+/// The trace that the run is a part of: a new span, and the report told to send what it is
+/// told, if that is wanted; or else the trace that the environment names, if it does.
+pub(super) fn trace(settings: &Settings, report: &mut Report) -> anyhow::Result<Trace> {
+    let parent = Trace::from_environment();
+    let Some(exporter) = otlp::open(settings.otlp_endpoint.as_deref(), &host_name()?)? else {
+        return Ok(parent);
+    };
+    let (trace, follower) = exporter.start(&parent).context("cannot follow the run")?;
+    report.tell_also(follower);
+    Ok(trace)
+}
+
 /// Have the summary of this step of GitHub Actions written. Nobody has asked for it here, so
 /// that a run does not fail for want of it.
 fn leave_step_summary(
@@ -247,17 +260,20 @@ pub(super) fn tell_the_start(
     (policy, origins): (&Policy, &Origins),
     identity: Option<&Identity>,
     protection: &Protection,
+    trace: &Trace,
 ) -> anyhow::Result<()> {
     let cwd = std::env::current_dir().ok();
     let command = octets(settings);
     let break_glass = break_glass(settings)?;
-    let host = uname()?.nodename().to_string_lossy().into_owned();
+    let host = host_name()?;
+    let trace_id = trace.id();
     report.start(&Start {
         time: SystemTime::now(),
         policy,
         rules: &origins.rules,
         policy_digest: &origins.digest(),
         host: &host,
+        trace_id: trace_id.as_deref(),
         audit: settings.audit,
         break_glass: break_glass.as_ref(),
         uid: uid(identity).as_raw(),
@@ -334,6 +350,10 @@ pub(super) fn protection(
         strict: confinement.measures(),
         privileges: privileges(settings, identity)?,
     })
+}
+
+fn host_name() -> anyhow::Result<String> {
+    Ok(uname()?.nodename().to_string_lossy().into_owned())
 }
 
 fn uname() -> anyhow::Result<UtsName> {

@@ -88,6 +88,7 @@ impl Run<'_> {
         let masked = child::name_service_sockets().map_err(Finish::Failed)?;
         let command = Command {
             argv: &self.settings.command,
+            variables: &self.trace.variables(),
             cgroup: cgroup.as_fd(),
             identity,
             signals: signals.inherited(),

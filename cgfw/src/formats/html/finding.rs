@@ -108,7 +108,10 @@ impl Finding {
             name,
             class,
             words,
-            count: number(total.blocked, "time", "times"),
+            count: match total.blocked {
+                1 => "once".to_owned(),
+                count => format!("{count} times"),
+            },
             consequence: None,
             waited: wait(total.waited),
             rule: None,

@@ -139,7 +139,7 @@ fn huge(run: &str, targets: usize) -> String {
                 "00:00:00.9",
                 &format!("00:{:02}:{:02}.9", index / 60 % 60, index % 60),
             )
-            .replace("\"origin\"", &format!("\"{}\"", "<>&\\\"'".repeat(200)));
+            .replace("\"origin\"", &format!("\"{}\"", "<>&\\\"'".repeat(80)));
         log.push('\n');
         log.push_str(&line);
     }
