@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::Value;
 
+use crate::load::names;
 use crate::support::Lab;
 use crate::support::collector::{Collector, Manner, text};
 use crate::support::command::Test;
@@ -291,6 +292,23 @@ fn check_lost(lab: &Lab, endpoint: &str, reason: &str) {
     let (made, _) = rest.split_once(' ').unwrap();
     assert_eq!(count, made, "{lost}");
     assert!(made.parse::<usize>().unwrap() > lines, "{lost}");
+}
+
+#[test]
+fn a_flood_arrives() {
+    let Some(lab) = Lab::new() else { return };
+    let collector = Collector::start(lab.client(), TAKES);
+    lab.write("names", &names(5000));
+    lab.cgfw()
+        .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
+        .args(["--otlp-endpoint", &collector.url()])
+        .sh("asks udp 198.51.100.53 200 < names")
+        .stderr_lacks("did not get to")
+        .run();
+    let (got, lines) = (collector.got(), log(&lab).len());
+    assert!(lines > 5000, "{lines}");
+    assert_eq!(got.records.len(), lines);
+    assert!(got.spans.len() > 5000);
 }
 
 #[test]
