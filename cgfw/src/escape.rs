@@ -14,6 +14,23 @@ pub struct Plain<'t>(pub &'t [u8]);
 /// The same as a string in double quotes, whose quotes and backslashes are escaped.
 pub struct Quoted<'t>(pub &'t [u8]);
 
+/// The same as a basic string of TOML, which is read back as it was.
+pub struct TomlString<'t>(pub &'t str);
+
+impl fmt::Display for TomlString<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                _ if is_visible(c) => f.write_char(c)?,
+                _ => write!(f, "\\U{:08x}", u32::from(c))?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_escaped(f, self.0, "")
@@ -118,6 +135,20 @@ mod tests {
             Quoted(b"a\" firewallMethod=allowlist \\\"\n").to_string(),
             r#""a\" firewallMethod=allowlist \\\"\n""#
         );
+    }
+
+    #[test]
+    fn a_string_of_toml_is_read_back_as_it_was() {
+        for text in [
+            "plain grüße",
+            "\" \\ \n",
+            "\u{1b}[2J\u{7f}\u{202e}\u{e0041}\0",
+        ] {
+            let written = TomlString(text).to_string();
+            assert!(written.chars().all(is_visible), "{written}");
+            let read: toml::Table = format!("x = {written}").parse().unwrap();
+            assert_eq!(read["x"].as_str(), Some(text));
+        }
     }
 
     #[test]

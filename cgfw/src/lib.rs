@@ -92,9 +92,9 @@ fn invoke(invocation: Invocation) -> anyhow::Result<u8> {
         Invocation::Report(settings) => report_on(&settings),
         Invocation::AuditSchema => print(audit::JSON_SCHEMA),
         Invocation::Diff(settings) => {
-            let (changes, notes) = baseline::diff(&settings)?;
-            for note in &notes {
-                exit::complain(note);
+            let changes = baseline::diff(&settings)?;
+            for doubt in &changes.doubts {
+                exit::complain(doubt);
             }
             let style = style_of_stdout(settings.color);
             print(&changes.render(settings.format, style))

@@ -22,6 +22,7 @@ mod command;
 #[expect(dead_code, reason = "the kernel tests use the rest of it")]
 mod namespace;
 
+mod baseline;
 mod fleet;
 mod html;
 mod why;

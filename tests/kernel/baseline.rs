@@ -62,6 +62,47 @@ fn only_what_is_new_fails() {
         .run();
 }
 
+/// The same thing, which looks another each time: arguments, a port and a name that is made of
+/// an address.
+const ANEW: &str = "
+curl --silent --output $(mktemp) http://example.com/?$$
+dig +short -x 203.0.113.$(($$ % 250)) > /dev/null
+python3 -c 'import socket, random
+to = (\"203.0.113.21\", random.randrange(32768, 65536))
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"x\", to)'
+";
+
+#[test]
+fn what_looks_another_each_time_is_not_new() {
+    let Some(lab) = Lab::new() else { return };
+    let run = || run(&lab).args(["--user", DEV.name]);
+    run().sh(ANEW).run();
+    lab.sh("cgfw baseline audit.jsonl > baseline.toml").run();
+    let text = lab.read("baseline.toml");
+    for line in [
+        "name = \"example.com\"\n",
+        "name = \"in-addr.arpa\"\n",
+        "address = \"203.0.113.21/udp\"\nverdict = \"allowed\"\nports = [\"32768-65535/udp\"]\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert_eq!(text.matches("[[dependency]]").count(), 3, "{text}");
+    let held = || run().args(["--baseline", "baseline.toml"]);
+    for _ in 0..3 {
+        held().sh(ANEW).run();
+    }
+    let more = format!("{ANEW}curl --silent http://203.0.113.99/");
+    held()
+        .sh(&more)
+        .status(121)
+        .stderr_has("\n  new, not in the baseline (1)\n    203.0.113.99:80/tcp\n")
+        .run();
+    lab.sh("rm audit.jsonl").run();
+    run().sh(ANEW).run();
+    let again = lab.command("cgfw").args(["baseline", "audit.jsonl"]).run();
+    assert_eq!(again.stdout, text, "{again}");
+}
+
 #[test]
 fn two_logs_are_compared() {
     let Some(lab) = Lab::new() else { return };
@@ -95,7 +136,9 @@ fn two_logs_are_compared() {
     diff("old.jsonl", "cut.jsonl")
         .status(1)
         .stderr_has("cgfw: cut.jsonl: the log of run ")
-        .stderr_has(" is not complete\n")
+        .stderr_has(
+            " is not complete: there may be more that is new, and what is gone may not be\n",
+        )
         .run();
 }
 

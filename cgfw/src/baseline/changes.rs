@@ -9,7 +9,7 @@ use super::dependencies::{Dependencies, Dependency};
 use crate::digest::Target;
 use crate::escape::Plain;
 use crate::event::Verdict;
-use crate::formats::{Paint, Style};
+use crate::formats::{Paint, Style, code};
 
 /// What a diff is written as (`--format`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,11 +18,17 @@ pub enum Format {
     Text,
     /// One JSON document
     Json,
+    /// For a comment on a pull request
+    Markdown,
 }
 
 /// Everything that is different.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes(Vec<Change>);
+pub struct Changes {
+    changes: Vec<Change>,
+    /// What may be different as well, and what may not, because something is not known.
+    pub doubts: Vec<String>,
+}
 
 /// A dependency before and after; never the same, and never none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +43,7 @@ impl Changes {
         let targets: BTreeSet<&Target> = old.0.keys().chain(new.0.keys()).collect();
         let changes = targets.into_iter().filter_map(|target| {
             let (old, new) = (old.0.get(target), new.0.get(target));
-            let is_same = old.zip(new).is_some_and(|(old, new)| {
-                // Who needs it is told, and makes no other dependency of it.
-                (old.verdict, &old.ports) == (new.verdict, &new.ports)
-            });
+            let is_same = old.zip(new).is_some_and(|(old, new)| old.is_like(new));
             (!is_same).then(|| Change {
                 target: target.clone(),
                 old: old.cloned(),
@@ -49,17 +52,20 @@ impl Changes {
         });
         let mut changes: Vec<Change> = changes.collect();
         changes.sort_by_key(Change::kind);
-        Self(changes)
+        Self {
+            changes,
+            doubts: Vec::new(),
+        }
     }
 
     /// What is new first, and what has changed last.
     pub fn iter(&self) -> impl Iterator<Item = &Change> {
-        self.0.iter()
+        self.changes.iter()
     }
 
     /// Whether there is anything that was not there before.
     pub fn any_new(&self) -> bool {
-        self.0.iter().any(|change| change.kind() == Kind::New)
+        self.iter().any(|change| change.kind() == Kind::New)
     }
 
     /// The changes as `format` has them, whole lines.
@@ -67,12 +73,13 @@ impl Changes {
         match format {
             Format::Text => self.text(style),
             Format::Json => self.json(),
+            Format::Markdown => self.markdown(),
         }
     }
 
     fn text(&self, style: Style) -> String {
         let mut text = String::new();
-        for change in &self.0 {
+        for change in &self.changes {
             let (sign, paint) = match change.kind() {
                 Kind::New => ('+', Paint::Red),
                 Kind::Gone => ('-', Paint::Green),
@@ -87,9 +94,42 @@ impl Changes {
                 let _infallible = writeln!(text, "    {}", Plain(command.as_bytes()));
             }
         }
-        let count = |kind| self.0.iter().filter(|change| change.kind() == kind).count();
+        text + &self.tally() + "\n"
+    }
+
+    fn markdown(&self) -> String {
+        let mut text = format!("## Dependencies: {}\n", self.tally());
+        if !self.changes.is_empty() {
+            text.push_str("\n| | Dependency | Use | Commands |\n| --- | --- | --- | --- |\n");
+        }
+        for change in &self.changes {
+            let kind = match change.kind() {
+                Kind::New => "**new**",
+                Kind::Gone => "gone",
+                Kind::Changed => "changed",
+            };
+            let code = |text: &str| code(&Plain(text.as_bytes()).to_string());
+            let target = code(&change.target.to_string());
+            let commands: Vec<String> = change.commands().map(|one| code(one)).collect();
+            // Writing to a string cannot fail.
+            let _infallible = writeln!(
+                text,
+                "| {kind} | {target} | {} | {} |",
+                code(&change.what()),
+                commands.join("<br>")
+            );
+        }
+        for doubt in &self.doubts {
+            let _infallible = writeln!(text, "\n> **Not known:** {}", code(doubt));
+        }
+        text
+    }
+
+    /// `1 new, 0 gone, 2 changed`
+    fn tally(&self) -> String {
+        let count = |kind| self.iter().filter(|change| change.kind() == kind).count();
         let [new, gone, changed] = [Kind::New, Kind::Gone, Kind::Changed].map(count);
-        text + &format!("{new} new, {gone} gone, {changed} changed\n")
+        format!("{new} new, {gone} gone, {changed} changed")
     }
 
     fn json(&self) -> String {
@@ -106,8 +146,10 @@ impl Changes {
         struct Document<'c> {
             schema: u32,
             changes: Vec<Entry<'c>>,
+            /// Empty if everything is known.
+            doubts: &'c [String],
         }
-        let entries = self.0.iter().map(|change| Entry {
+        let entries = self.iter().map(|change| Entry {
             change: change.kind(),
             target: change.target.to_string(),
             old: change.old.as_ref(),
@@ -116,6 +158,7 @@ impl Changes {
         let document = Document {
             schema: 1,
             changes: entries.collect(),
+            doubts: &self.doubts,
         };
         let text = crate::audit::encode(&document);
         String::from_utf8_lossy(&text).into_owned()

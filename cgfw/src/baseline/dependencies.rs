@@ -4,8 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Run, Target, Total};
+use crate::audit::{Endpoint, Outcome, Service};
+use crate::digest::{Run, Target, Total, is_dynamic};
+use crate::escape::Plain;
 use crate::event::Verdict;
+use crate::policy::Domain;
+
+/// Where temporary files are, in directories whose names are made up anew each time.
+const TEMPORARY: [&str; 2] = ["/tmp/", "/var/tmp/"];
+/// Zones of names that are made of addresses (RFC 1035 section 3.5, RFC 3596 section 2.5).
+const REVERSE: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
 
 /// What some runs depend on, in the order of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +37,10 @@ impl Dependencies {
     pub fn of(runs: &[Run]) -> Self {
         let mut all: BTreeMap<Target, Dependency> = BTreeMap::new();
         for (target, total) in runs.iter().flat_map(|run| run.targets.iter()) {
-            let dependency = all.entry(target.clone()).or_insert_with(|| Dependency {
+            let Some(target) = lasting(target) else {
+                continue;
+            };
+            let dependency = all.entry(target).or_insert_with(|| Dependency {
                 verdict: total.verdict,
                 ports: BTreeSet::new(),
                 commands: BTreeSet::new(),
@@ -46,14 +57,84 @@ impl Dependencies {
     /// The targets of `run` that are not among these, in their order.
     pub fn lacking(&self, run: &Run) -> Vec<String> {
         let targets = run.targets.iter().map(|(target, _)| target);
-        let new: BTreeSet<&Target> = targets
+        let new: BTreeSet<Target> = targets
+            .filter_map(lasting)
             .filter(|target| !self.0.contains_key(target))
             .collect();
-        new.into_iter().map(ToString::to_string).collect()
+        new.iter().map(ToString::to_string).collect()
     }
 }
 
+/// The target as it is the next time, too; `None` if it is this host itself, which nobody
+/// depends on.
+///
+/// Which address is asked for its name is as little of a dependency as the address of a name
+/// is; and no port or path that is made up anew each time is one.
+fn lasting(target: &Target) -> Option<Target> {
+    let endpoint = |to: &Endpoint| Endpoint {
+        ip: to.ip.to_canonical(),
+        port: if is_dynamic(to.port) { 0 } else { to.port },
+        proto: to.proto.clone(),
+    };
+    match target {
+        Target::Name(name) => {
+            let zone = |zone: &str| Domain::parse(zone).ok().filter(|zone| name.is_within(zone));
+            if zone("localhost").is_some() {
+                return None;
+            }
+            let reverse = REVERSE.into_iter().find_map(zone);
+            Some(Target::Name(reverse.unwrap_or_else(|| name.clone())))
+        }
+        Target::Address(to) => {
+            let to = endpoint(to);
+            let is_here = to.ip.is_loopback() || to.ip.is_unspecified();
+            (!is_here).then_some(Target::Address(to))
+        }
+        Target::Service(service) => Some(Target::Service(match service {
+            Service::Port(to) => Service::Port(endpoint(to)),
+            Service::Socket { socket } => Service::Socket {
+                socket: lasting_path(socket),
+            },
+        })),
+    }
+}
+
+/// The name of a unix socket; of a temporary one without its directories and without digits:
+/// `/tmp/*/agent.*` for `/tmp/ssh-Xd3ff/agent.4711`.
+fn lasting_path(socket: &str) -> String {
+    let temporary = TEMPORARY.into_iter().find_map(|directory| {
+        let below = socket.strip_prefix(directory)?;
+        Some((directory, below))
+    });
+    let Some((directory, below)) = temporary else {
+        return socket.to_owned();
+    };
+    let (between, name) = match below.rsplit_once('/') {
+        Some((_, name)) => ("*/", name),
+        None => ("", below),
+    };
+    let mut lasting = format!("{directory}{between}");
+    let mut was_digit = false;
+    for c in name.chars() {
+        let is_digit = c.is_ascii_digit();
+        match (is_digit, was_digit) {
+            (false, _) => lasting.push(c),
+            (true, false) => lasting.push('*'),
+            (true, true) => {}
+        }
+        was_digit = is_digit;
+    }
+    lasting
+}
+
 impl Dependency {
+    /// Whether it is the same but for who needs it. What would be blocked is as forbidden as
+    /// what is.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let is_allowed = |one: &Self| one.verdict == Verdict::Allowed;
+        is_allowed(self) == is_allowed(other) && self.ports == other.ports
+    }
+
     fn add(&mut self, total: &Total) {
         self.verdict = self.verdict.max(total.verdict);
         self.ports.extend(total.ports.iter().cloned());
@@ -74,6 +155,8 @@ impl Dependency {
 fn program(command: &str) -> String {
     let first = shlex::Shlex::new(command).next();
     let first = first.as_deref().unwrap_or(command);
+    // Of a process that has overwritten its arguments: `sshd: dev@pts/3`.
+    let (first, _) = first.split_once(": ").unwrap_or((first, ""));
     first.rsplit('/').next().unwrap_or(first).to_owned()
 }
 
@@ -81,7 +164,7 @@ fn program(command: &str) -> String {
 pub(super) fn caveats(runs: &[Run]) -> Vec<String> {
     let mut caveats = Vec::new();
     for run in runs {
-        let id = &run.id;
+        let id = Plain(run.id.as_bytes());
         if run.lost > 0 {
             caveats.push(format!("run {id} lost {} observations", run.lost));
         }
@@ -93,6 +176,13 @@ pub(super) fn caveats(runs: &[Run]) -> Vec<String> {
         }
         if run.start.is_none() || run.end.is_none() {
             caveats.push(format!("the log of run {id} is not complete"));
+        }
+        let outcome = run.end.as_ref().map(|end| end.outcome);
+        if !matches!(outcome, None | Some(Outcome::Exited | Outcome::Killed)) {
+            caveats.push(format!("the command of run {id} did not come to its end"));
+        }
+        if !run.moved.is_empty() {
+            caveats.push(format!("run {id} had processes moved out of its cgroup"));
         }
     }
     caveats

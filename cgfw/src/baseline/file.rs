@@ -1,16 +1,18 @@
 //! How a baseline is written: TOML, sorted, so that a change of it can be reviewed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use anyhow::{Context as _, anyhow, bail};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use toml::Spanned;
 
 use super::dependencies::{Dependencies, Dependency};
 use crate::audit::{Endpoint, Service};
 use crate::digest::Target;
-use crate::escape::is_visible;
+use crate::escape::{Plain, TomlString};
 use crate::event::Verdict;
 use crate::policy::Domain;
 
@@ -23,29 +25,36 @@ const HEADER: &str = "\
 #   cgfw baseline AUDIT.jsonl... > THIS_FILE
 ";
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Baseline {
+/// What every version of the format has.
+#[derive(Deserialize)]
+struct Head {
     version: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    dependency: Vec<Entry>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Baseline {
+    #[expect(dead_code, reason = "was looked at before all else")]
+    version: u32,
+    #[serde(default)]
+    dependency: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Domain>,
     /// `192.0.2.1:443/tcp`
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
     /// The same of another process on this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
     /// A path, or `@` and an abstract name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     socket: Option<String>,
-    #[serde(flatten)]
-    dependency: Option<Dependency>,
+    verdict: Verdict,
+    #[serde(default)]
+    ports: BTreeSet<String>,
+    #[serde(default)]
+    commands: BTreeSet<String>,
 }
 
 /// The text of a baseline.
@@ -64,74 +73,64 @@ pub(super) fn print(dependencies: &Dependencies) -> String {
             Verdict::WouldBlock => "would_block",
         };
         text.push_str("\n[[dependency]]\n");
-        line(&mut text, key, &quoted(&value));
-        line(&mut text, "verdict", &quoted(verdict));
+        line(&mut text, key, TomlString(&value));
+        line(&mut text, "verdict", TomlString(verdict));
         list(&mut text, "ports", &dependency.ports);
         list(&mut text, "commands", &dependency.programs());
     }
     text
 }
 
-fn line(text: &mut String, key: &str, value: &str) {
+fn line(text: &mut String, key: &str, value: impl fmt::Display) {
     // Writing to a string cannot fail.
     let _infallible = writeln!(text, "{key} = {value}");
 }
 
 fn list(text: &mut String, key: &str, values: &BTreeSet<String>) {
     if !values.is_empty() {
-        let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
-        line(text, key, &format!("[{}]", values.join(", ")));
+        let values = values.iter().map(|value| TomlString(value).to_string());
+        let values: Vec<String> = values.collect();
+        line(text, key, format_args!("[{}]", values.join(", ")));
     }
-}
-
-/// A basic string of TOML, in which nothing is that a terminal does not show.
-fn quoted(value: &str) -> String {
-    let mut text = String::from("\"");
-    for c in value.chars() {
-        match c {
-            '"' | '\\' => {
-                text.push('\\');
-                text.push(c);
-            }
-            c if is_visible(c) => text.push(c),
-            c => {
-                let _infallible = write!(text, "\\U{:08X}", u32::from(c));
-            }
-        }
-    }
-    text.push('"');
-    text
 }
 
 /// What the text of a baseline says.
+///
+/// # Errors
+///
+/// With the line of what is not understood.
 pub(super) fn parse(name: &str, text: &str) -> anyhow::Result<Dependencies> {
-    let no_baseline = |error: toml::de::Error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let before = text.get(..start).unwrap_or_default();
-        let line = 1 + before.matches('\n').count();
-        anyhow!(
-            "{name}:{line}: not a baseline: {}",
-            error.message().trim_end()
-        )
+    let at = |span: Range<usize>| {
+        let before = text.get(..span.start).unwrap_or_default();
+        format!("{name}:{}", 1 + before.matches('\n').count())
     };
-    let baseline: Baseline = toml::from_str(text).map_err(no_baseline)?;
-    if baseline.version != VERSION {
+    let no_baseline = |error: toml::de::Error| {
+        let place = at(error.span().unwrap_or_default());
+        let message = error.message().trim().replace('\n', "; ");
+        anyhow!("{place}: not a baseline: {message}")
+    };
+    // First of all, since another version may have other keys.
+    let Head { version } = toml::from_str(text).map_err(no_baseline)?;
+    if version != VERSION {
         bail!(
-            "{name}: this is version {} of baselines, and this cgfw reads {VERSION}; write it \
-             again with `cgfw baseline`",
-            baseline.version
+            "{name}: this is version {version} of baselines, and this cgfw reads {VERSION}; \
+             write it again with `cgfw baseline`"
         );
     }
+    let baseline: Baseline = toml::from_str(text).map_err(no_baseline)?;
     let mut all = BTreeMap::new();
-    for (number, entry) in (1..).zip(baseline.dependency) {
-        let wrong = || format!("{name}: dependency {number}");
-        let target = entry.target().with_context(wrong)?;
-        let dependency = entry
-            .dependency
-            .context("it has no verdict")
-            .with_context(wrong)?;
-        if all.insert(target.clone(), dependency).is_some() {
-            bail!("{name}: dependency {number}: {target} is there twice");
+    for entry in baseline.dependency {
+        let place = at(entry.span());
+        let entry = entry.into_inner();
+        let target = entry.target().with_context(|| place.clone())?;
+        let dependency = Dependency {
+            verdict: entry.verdict,
+            ports: entry.ports,
+            commands: entry.commands,
+        };
+        let title = target.to_string();
+        if all.insert(target, dependency).is_some() {
+            bail!("{place}: {} is there twice", Plain(title.as_bytes()));
         }
     }
     Ok(Dependencies(all))
@@ -146,14 +145,19 @@ impl Entry {
             (None, None, None, Some(socket)) => Ok(Target::Service(Service::Socket {
                 socket: socket.clone(),
             })),
-            _ => bail!("it needs one of name, address, listener and socket"),
+            _ => bail!("a dependency has one of name, address, listener and socket"),
         }
     }
 }
 
 /// `192.0.2.1:443/tcp`, or `192.0.2.1/icmp`.
 fn endpoint(text: &str) -> anyhow::Result<Endpoint> {
-    let wrong = || format!("`{text}` is not ADDRESS[:PORT]/PROTOCOL");
+    let wrong = || {
+        format!(
+            "`{}` is not ADDRESS[:PORT]/PROTOCOL",
+            Plain(text.as_bytes())
+        )
+    };
     let (address, proto) = text.rsplit_once('/').with_context(wrong)?;
     let to = address.parse::<SocketAddr>();
     let (ip, port) = match to {

@@ -34,7 +34,7 @@ const MAX_FILE: u64 = 16 << 20;
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub dependencies: Dependencies,
-    /// Why there may be more than it says.
+    /// Why there may be more than it says, each with its name.
     pub caveats: Vec<String>,
 }
 
@@ -51,22 +51,26 @@ pub fn baseline(settings: &cli::Baseline) -> anyhow::Result<(String, Vec<String>
     Ok((file::print(&dependencies), notes))
 }
 
-/// What is different in `settings.new`, and what the user should know of it.
+/// What is different in `settings.new`.
 ///
 /// # Errors
 ///
 /// If one of the two cannot be read, or is neither a log nor a baseline.
-pub fn diff(settings: &cli::Diff) -> anyhow::Result<(Changes, Vec<String>)> {
+pub fn diff(settings: &cli::Diff) -> anyhow::Result<Changes> {
     let (old, new) = (load(&settings.old)?, load(&settings.new)?);
-    let changes = Changes::between(&old.dependencies, &new.dependencies);
-    let about = |path: &Path, caveats: Vec<String>| {
-        let name = shown(path);
-        let note = move |caveat| format!("{name}: {caveat}");
-        caveats.into_iter().map(note).collect::<Vec<_>>()
-    };
-    let mut notes = about(&settings.old, old.caveats);
-    notes.extend(about(&settings.new, new.caveats));
-    Ok((changes, notes))
+    let mut changes = Changes::between(&old.dependencies, &new.dependencies);
+    for (caveats, doubt) in [
+        (old.caveats, "what is new may not be"),
+        (
+            new.caveats,
+            "there may be more that is new, and what is gone may not be",
+        ),
+    ] {
+        let doubts = caveats.iter();
+        let doubts = doubts.map(|caveat| format!("{caveat}: {doubt}"));
+        changes.doubts.extend(doubts);
+    }
+    Ok(changes)
 }
 
 /// Read a log or a baseline, whichever it is; `-` is stdin.
@@ -90,10 +94,11 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
         Some(b'{') => {
             let mut digest = Digest::default();
             let note = logs::read_one(text, &name, |line| digest.add(&line))?;
-            let cut = note.into_iter();
+            let caveats = dependencies::caveats(digest.runs()).into_iter();
+            let caveats = caveats.map(|caveat| format!("{name}: {caveat}"));
             Ok(Loaded {
                 dependencies: Dependencies::of(digest.runs()),
-                caveats: cut.chain(dependencies::caveats(digest.runs())).collect(),
+                caveats: note.into_iter().chain(caveats).collect(),
             })
         }
         Some(_) => {

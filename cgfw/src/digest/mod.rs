@@ -13,7 +13,9 @@ use std::collections::HashMap;
 
 pub use self::processes::{Deed, Ending, Node, ProcessKey, Processes};
 pub use self::run::{Kind, Moment, Run};
-pub use self::targets::{Consequence, Delegated, Listener, Target, Targets, Total, Traffic};
+pub use self::targets::{
+    Consequence, Delegated, Listener, Target, Targets, Total, Traffic, is_dynamic,
+};
 use crate::audit::Line;
 
 /// Some runs.

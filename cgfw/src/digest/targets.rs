@@ -19,6 +19,15 @@ const MAX_TARGETS: usize = 1 << 16;
 /// Different commands, names or listeners that are remembered of one target.
 const MAX_DETAILS: usize = 16;
 
+/// The first of the ports that Linux gives out to whoever asks for any (`ip_local_port_range`);
+/// by RFC 6335 they begin at 49152.
+const DYNAMIC: u16 = 32_768;
+
+/// Whether it is chance that it is this port, and may be another the next time.
+pub fn is_dynamic(port: u16) -> bool {
+    port >= DYNAMIC
+}
+
 /// Who was contacted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
@@ -97,7 +106,8 @@ pub struct Total {
     pub rule_reason: Option<String>,
     pub reason: Reason,
     pub matched: Option<Domain>,
-    /// Where on the host it was contacted: `443/tcp`, `icmp`.
+    /// Where on the host it was contacted: `443/tcp`, `icmp`, and `32768-65535/udp` for all
+    /// [dynamic](is_dynamic) ports together. Of many, the first in the order of letters.
     pub ports: BTreeSet<String>,
     /// Other names of the addresses that were contacted.
     pub also: Vec<Domain>,
@@ -309,11 +319,14 @@ impl Total {
 
     /// Note where it was contacted.
     pub(super) fn reached(&mut self, to: &Endpoint) {
-        if self.ports.len() < MAX_DETAILS {
-            self.ports.insert(match to.port {
-                0 => to.proto.clone(),
-                port => format!("{port}/{}", to.proto),
-            });
+        let proto = &to.proto;
+        self.ports.insert(match to.port {
+            0 => proto.clone(),
+            port if is_dynamic(port) => format!("{DYNAMIC}-{}/{proto}", u16::MAX),
+            port => format!("{port}/{proto}"),
+        });
+        if self.ports.len() > MAX_DETAILS {
+            self.ports.pop_last();
         }
     }
 

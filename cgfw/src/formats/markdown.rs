@@ -187,7 +187,7 @@ impl Page {
 }
 
 /// Text that is shown as it is, cut, whatever is in it.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let mut code = "<code>".to_owned();
     let is_cut = text.chars().count() > MAX_CELL;
     let mut last = [' '; 3];

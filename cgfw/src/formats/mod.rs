@@ -17,7 +17,7 @@ pub use self::github::github;
 pub use self::html::html;
 pub use self::json::json;
 pub use self::junit::junit;
-pub use self::markdown::{markdown, markdown_within};
+pub use self::markdown::{code, markdown, markdown_within};
 pub use self::sarif::sarif;
 pub use self::style::{Paint, Style};
 pub use self::text::{Detail, text};

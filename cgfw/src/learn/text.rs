@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::needs::{Need, Needs, Purpose};
 use super::seen::Seen;
-use crate::escape::is_visible;
+use crate::escape::TomlString;
 
 /// Runs that are named; more are only counted.
 const MAX_RUNS: usize = 20;
@@ -40,22 +40,5 @@ fn table(f: &mut fmt::Formatter<'_>, need: &Need) -> fmt::Result {
         Purpose::Delegation => " # others do the network there",
     };
     write!(f, "\n{}[[rule]]\n", need.commands)?;
-    writeln!(f, "allow = {}{purpose}", Quoted(&pattern))
-}
-
-/// Text as a basic string of TOML.
-struct Quoted<'t>(&'t str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"")?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                _ if is_visible(c) => write!(f, "{c}")?,
-                _ => write!(f, "\\U{:08x}", u32::from(c))?,
-            }
-        }
-        f.write_str("\"")
-    }
+    writeln!(f, "allow = {}{purpose}", TomlString(&pattern))
 }

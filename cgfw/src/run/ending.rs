@@ -144,7 +144,7 @@ impl Run<'_> {
     fn news(&mut self) -> Option<Vec<String>> {
         let baseline = self.baseline.as_ref()?;
         let news = baseline.lacking(self.books.report.run());
-        if self.books.ledger.lost() > 0 {
+        if self.has_overlooked() {
             self.books.report.error(
                 "observations were lost: nobody knows whether there is anything that is not in \
                  the baseline",
@@ -153,13 +153,18 @@ impl Run<'_> {
         Some(news)
     }
 
+    /// Whether the run may have contacted what its account does not have.
+    fn has_overlooked(&self) -> bool {
+        self.books.ledger.lost() > 0 || self.books.report.run().targets.uncounted > 0
+    }
+
     fn tell_the_end(mut self, outcome: Outcome, elapsed: Duration, survivors: Vec<Survivor>) -> u8 {
         let blocked = self.settings.fail_on_block.filter(|_| self.books.refused);
         let lost = self.settings.strict && self.books.ledger.lost() > 0;
         let new = self.news();
         let is_new = new.as_ref().is_some_and(|new| !new.is_empty());
         // Who cannot tell must not say that there is nothing.
-        let is_unknown = new.is_some() && self.books.ledger.lost() > 0;
+        let is_unknown = new.is_some() && self.has_overlooked();
         let new_code = (is_new || is_unknown).then_some(exit::NEW);
         let instead = lost.then_some(exit::FAILED).or(blocked).or(new_code);
         let exit_code = exit::code(outcome, instead);

@@ -432,8 +432,7 @@ pub(super) fn baseline(
         None => load(),
     };
     let loaded = loaded.context("cannot use the baseline")?;
-    let caveats = loaded.caveats.iter();
-    notes.extend(caveats.map(|caveat| format!("{}: {caveat}", path.display())));
+    notes.extend(loaded.caveats);
     Ok(Some(loaded.dependencies))
 }
 
