@@ -232,6 +232,8 @@ offsets! {
     tcp_mstamp,
     /// `inet_connection_sock.icsk_retransmits`, an octet.
     icsk_retransmits,
+    /// `sock_common.skc_flags`: bits of `enum sock_flags`, include/net/sock.h.
+    sock_flags,
     /// `bpf_sock_addr_kern.uaddr`: the address that a process gave.
     sock_addr_uaddr,
     /// `bpf_sock_addr_kern.uaddrlen`, since 6.7, as are hooks on unix sockets; before, 0.
@@ -568,7 +570,7 @@ pub const COUNTER_UNPARSED: u32 = 1;
 pub const COUNTERS: u32 = 2;
 
 const _: () = {
-    assert!(size_of::<Config>() == 256 && align_of::<Config>() == 8);
+    assert!(size_of::<Config>() == 264 && align_of::<Config>() == 8);
     assert!(size_of::<Offsets>() == 4 * Offsets::COUNT);
     assert!(size_of::<Entry>() == 8);
     assert!(size_of::<PortKey>() == 8);

@@ -61,6 +61,9 @@ pub(crate) fn end(ctx: &SockContext, cookie: u64) -> bool {
     true
 }
 
+/// `SOCK_DONE` of `enum sock_flags`, include/net/sock.h: the other end has sent its FIN.
+const DONE: u32 = 1;
+
 /// What became of one connection, begun at `since`.
 #[inline(always)]
 fn traffic(ctx: &SockContext, since: u64, time: u64) -> Traffic {
@@ -83,10 +86,13 @@ fn traffic(ctx: &SockContext, since: u64, time: u64) -> Traffic {
     read(socket, config!(offsets.tcp_snd_una), &raw mut acked_up_to);
     // What waits to be sent is sent after this.
     let waiting = written.wrapping_sub(acked_up_to);
+    // A FIN has a number of its own, which is counted as an octet (tcp_fin, net/ipv4/tcp_input.c).
+    let flags = read_word(socket, config!(offsets.sock_flags));
+    let fin = flags >> DONE & 1;
     Traffic {
         established: 1,
         sent: acked - 1 + u64::from(waiting),
-        received: read_word(socket, config!(offsets.tcp_bytes_received)),
+        received: read_word(socket, config!(offsets.tcp_bytes_received)) - fin,
         unanswered: 0,
         waited: 0,
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Of which the logs of the fleet are made: a run in which everything happens.
 const SAMPLE: &str = include_str!("../../cgfw/src/formats/sample.jsonl");
@@ -64,12 +64,25 @@ fn log(id: &str, host: &str, day: &str, name: &str) -> Vec<Value> {
 fn write(dir: &Path, host: &str, log: &[Value]) {
     let dir = dir.join("logs").join(host);
     fs::create_dir_all(&dir).unwrap();
-    let text: String = log.iter().map(|line| format!("{line}\n")).collect();
-    fs::write(
-        dir.join(format!("{}.jsonl", log[0]["run"].as_str().unwrap())),
-        text,
-    )
-    .unwrap();
+    let name = format!("{}.jsonl", log[0]["run"].as_str().unwrap());
+    let lines: Vec<String> = log.iter().map(Value::to_string).collect();
+    fs::write(dir.join(name), lines.join("\n") + "\n").unwrap();
+}
+
+/// Logs of four hosts: one is cut off, after a loss, and one says that something was lost.
+fn gather(dir: &Path) {
+    write(dir, "db1", &log("1", "db1", "2026-11-02", "old.example"));
+    write(dir, "db2", &log("2", "db2", "2026-11-18", "new.example"));
+    write(dir, "db2", &log("3", "db2", "2026-11-19", "old.example"));
+    let mut cut = log("4", "db3", "2026-11-20", "old.example");
+    assert_eq!(cut.pop().unwrap()["event"], "run_end");
+    cut.retain(|line| line["qname"] != "github.com");
+    let time = &cut[0]["time"];
+    cut.push(json!({"schema": 1, "time": time, "run": "4", "event": "loss", "count": 2}));
+    write(dir, "db3", &cut);
+    let mut lossy = log("5", "db4", "2026-11-21", "newer.example");
+    lossy.last_mut().unwrap()["lost"] = 7.into();
+    write(dir, "db4", &lossy);
 }
 
 #[test]
@@ -77,29 +90,14 @@ fn the_queries_find_what_is_in_the_logs() {
     let python = match python() {
         Ok(python) => python,
         Err(reason) => {
-            println!(
-                "SKIP {DUCKDB} cannot be installed: {}",
-                reason.replace('\n', " ")
-            );
+            let reason = reason.replace('\n', " ");
+            println!("SKIP {DUCKDB} cannot be installed: {reason}");
             return;
         }
     };
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    write(dir, "db1", &log("1", "db1", "2026-11-02", "old.example"));
-    write(dir, "db2", &log("2", "db2", "2026-11-18", "new.example"));
-    write(dir, "db2", &log("3", "db2", "2026-11-19", "old.example"));
-    let mut cut = log("4", "db3", "2026-11-20", "old.example");
-    assert_eq!(cut.pop().unwrap()["event"], "run_end");
-    cut.retain(|line| line["qname"] != "github.com");
-    let mut loss = cut[0].clone();
-    loss["event"] = "loss".into();
-    loss["count"] = 2.into();
-    cut.push(loss);
-    write(dir, "db3", &cut);
-    let mut lossy = log("5", "db4", "2026-11-21", "newer.example");
-    lossy.last_mut().unwrap()["lost"] = 7.into();
-    write(dir, "db4", &lossy);
+    gather(dir);
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/fleet");
     let check = |file: &str, before: &str, expected: &[&str]| {
         let query = examples.join(file);

@@ -417,7 +417,7 @@ impl Sums {
 }
 
 /// Different names for `asks`, every other one blocked.
-fn names(count: usize) -> String {
+pub(crate) fn names(count: usize) -> String {
     let mut names = String::new();
     for n in 0..count / 2 {
         writeln!(

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use serde_json::Value;
 
+use crate::load::names;
 use crate::support::Lab;
 use crate::support::collector::{Collector, Manner, text};
 use crate::support::command::Test;
@@ -34,7 +36,8 @@ fn log(lab: &Lab) -> Vec<Value> {
 }
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|octet| format!("{octet:02x}")).collect()
+    let octets: Vec<String> = id.iter().map(|octet| format!("{octet:02x}")).collect();
+    octets.concat()
 }
 
 #[test]
@@ -60,35 +63,6 @@ fn a_run_is_a_trace() {
         text(&run.attributes, "cgfw.policy_digest").unwrap(),
         log[0]["policy_digest"].as_str().unwrap()
     );
-    // The one in the other, as they started each other.
-    let curls: Vec<_> = got
-        .spans
-        .iter()
-        .filter(|span| span.name == "curl")
-        .collect();
-    assert_eq!(curls.len(), 2);
-    for curl in curls {
-        let args = text(&curl.attributes, "process.command_args").unwrap();
-        let depth = if args.contains("github.com") { 2 } else { 1 };
-        let mut span = curl;
-        for _ in 0..depth {
-            let parent = |other: &&_| -> bool {
-                let other: &opentelemetry_proto::tonic::trace::v1::Span = other;
-                other.span_id == span.parent_span_id
-            };
-            span = got.spans.iter().find(parent).unwrap();
-            assert_eq!(
-                text(&span.attributes, "process.executable.name").unwrap(),
-                span.name
-            );
-        }
-        assert_eq!(span.parent_span_id, run.span_id);
-        assert!(run.start_time_unix_nano < curl.start_time_unix_nano);
-        assert!(curl.start_time_unix_nano < curl.end_time_unix_nano);
-        assert!(curl.end_time_unix_nano < run.end_time_unix_nano);
-        let code = text(&curl.attributes, "process.exit.code").unwrap();
-        assert_eq!(code, if depth == 2 { "6" } else { "0" });
-    }
     let lookups = got
         .spans
         .iter()
@@ -101,6 +75,40 @@ fn a_run_is_a_trace() {
     }
     for span in &got.spans {
         assert_eq!(span.trace_id, run.trace_id, "{span:?}");
+    }
+}
+
+#[test]
+fn processes_are_spans_one_in_the_other_as_they_started_each_other() {
+    let Some(lab) = Lab::new() else { return };
+    let collector = Collector::start(lab.client(), TAKES);
+    refused(&lab, &collector.url()).run();
+    let got = collector.got();
+    let run = got.span("cgfw run");
+    let curls: Vec<_> = got
+        .spans
+        .iter()
+        .filter(|span| span.name == "curl")
+        .collect();
+    assert_eq!(curls.len(), 2);
+    for curl in curls {
+        let args = text(&curl.attributes, "process.command_args").unwrap();
+        let depth = if args.contains("github.com") { 2 } else { 1 };
+        let mut span = curl;
+        for _ in 0..depth {
+            let parent = |other: &&Span| other.span_id == span.parent_span_id;
+            span = got.spans.iter().find(parent).unwrap();
+            assert_eq!(
+                text(&span.attributes, "process.executable.name").unwrap(),
+                span.name
+            );
+        }
+        assert_eq!(span.parent_span_id, run.span_id);
+        assert!(run.start_time_unix_nano < curl.start_time_unix_nano);
+        assert!(curl.start_time_unix_nano < curl.end_time_unix_nano);
+        assert!(curl.end_time_unix_nano < run.end_time_unix_nano);
+        let code = text(&curl.attributes, "process.exit.code").unwrap();
+        assert_eq!(code, if depth == 2 { "6" } else { "0" });
     }
 }
 
@@ -284,6 +292,23 @@ fn check_lost(lab: &Lab, endpoint: &str, reason: &str) {
     let (made, _) = rest.split_once(' ').unwrap();
     assert_eq!(count, made, "{lost}");
     assert!(made.parse::<usize>().unwrap() > lines, "{lost}");
+}
+
+#[test]
+fn a_flood_arrives() {
+    let Some(lab) = Lab::new() else { return };
+    let collector = Collector::start(lab.client(), TAKES);
+    lab.write("names", &names(5000));
+    lab.cgfw()
+        .args(["--block", "github.com", "--audit-log", "audit.jsonl"])
+        .args(["--otlp-endpoint", &collector.url()])
+        .sh("asks udp 198.51.100.53 200 < names")
+        .stderr_lacks("did not get to")
+        .run();
+    let (got, lines) = (collector.got(), log(&lab).len());
+    assert!(lines > 5000, "{lines}");
+    assert_eq!(got.records.len(), lines);
+    assert!(got.spans.len() > 5000);
 }
 
 #[test]

@@ -172,7 +172,9 @@ fn sockets<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
 
 /// What TCP connections carry.
 fn connections<'b>(btf: &'b Btf<'b>, to: &mut Offsets) -> Option<()> {
-    let [tcp, icsk] = btf.structs(["tcp_sock", "inet_connection_sock"])?;
+    let [common, tcp, icsk] = btf.structs(["sock_common", "tcp_sock", "inet_connection_sock"])?;
+    // What all sockets have in common comes first.
+    to.sock_flags = common.member(b"skc_flags")?;
     to.tcp_bytes_acked = tcp.member(b"bytes_acked")?;
     to.tcp_bytes_received = tcp.member(b"bytes_received")?;
     to.tcp_write_seq = tcp.member(b"write_seq")?;

@@ -66,6 +66,15 @@ impl Signal {
         Ok(Duration::from_millis(number))
     }
 
+    /// Whether there is a variable for how many of them may wait.
+    pub(super) fn has_queue_size(self) -> anyhow::Result<bool> {
+        let name = match self {
+            Self::Traces => "OTEL_BSP_MAX_QUEUE_SIZE",
+            Self::Logs => "OTEL_BLRP_MAX_QUEUE_SIZE",
+        };
+        Ok(variable(name)?.is_some())
+    }
+
     fn check_protocol(self) -> anyhow::Result<()> {
         if let Some((name, protocol)) = self.setting("PROTOCOL")?
             && protocol != PROTOCOL

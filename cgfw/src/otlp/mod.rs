@@ -28,8 +28,8 @@ use opentelemetry_otlp::{
     LogExporter, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::logs::{self, BatchLogProcessor, SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::trace::{self, BatchSpanProcessor, SdkTracerProvider};
 
 use self::books::{Books, Counted};
 pub use self::context::Trace;
@@ -38,7 +38,9 @@ use self::http::Http;
 use self::spans::Spans;
 use crate::audit::{Follower, Line};
 
-/// Lines that wait for the thread; more are lost.
+/// Lines that wait for the thread, and of what it makes of them so many of each kind for the
+/// collector, unless a variable says otherwise; more are lost. The SDK's 2048 are less than what
+/// a script does in the second until they are sent.
 const QUEUE: usize = 1 << 14;
 
 /// How long the end of a run waits for what is on its way.
@@ -121,7 +123,13 @@ fn tracer_provider(
         .context("cannot send traces")?;
     let books = Arc::clone(books);
     let exporter = Counted { exporter, books };
-    Ok(provider.with_batch_exporter(exporter).build())
+    let mut batches = trace::BatchConfigBuilder::default();
+    if !Signal::Traces.has_queue_size()? {
+        batches = batches.with_max_queue_size(QUEUE);
+    }
+    let processor = BatchSpanProcessor::builder(exporter);
+    let processor = processor.with_batch_config(batches.build()).build();
+    Ok(provider.with_span_processor(processor).build())
 }
 
 fn logger_provider(
@@ -142,7 +150,13 @@ fn logger_provider(
         .context("cannot send logs")?;
     let books = Arc::clone(books);
     let exporter = Counted { exporter, books };
-    Ok(provider.with_batch_exporter(exporter).build())
+    let mut batches = logs::BatchConfigBuilder::default();
+    if !Signal::Logs.has_queue_size()? {
+        batches = batches.with_max_queue_size(QUEUE);
+    }
+    let processor = BatchLogProcessor::builder(exporter);
+    let processor = processor.with_batch_config(batches.build()).build();
+    Ok(provider.with_log_processor(processor).build())
 }
 
 impl Exporter {

@@ -12,7 +12,7 @@ mod protection;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::outlet::Outlet;
 pub use self::protection::{Privileges, Protection};
@@ -150,6 +150,8 @@ pub struct Report {
     stderr: Outlet,
     audit_log: Option<AuditLog>,
     left: Vec<Left>,
+    /// Until when the log may be waited for; `None` while the command runs.
+    deadline: Option<Instant>,
     follower: Option<Box<dyn Follower>>,
     annotates: bool,
     said_that_lines_are_lost: bool,
@@ -184,6 +186,7 @@ impl Report {
                 })
                 .transpose()?,
             left: Vec::new(),
+            deadline: None,
             follower: None,
             annotates: false,
             said_that_lines_are_lost: false,
@@ -325,6 +328,12 @@ impl Report {
         }
     }
 
+    /// The command has ended: from now on what is told may wait, though not for ever, for its
+    /// place in the log. All sums are told at once.
+    pub fn wait_for_the_log(&mut self) {
+        self.deadline = Some(Instant::now() + GRACE);
+    }
+
     /// What was told so far.
     pub fn run(&self) -> &Run {
         &self.run
@@ -415,7 +424,13 @@ impl Report {
         let Some(log) = &self.audit_log else {
             return;
         };
-        log.outlet.write(line);
+        match self.deadline {
+            None => log.outlet.write(line),
+            Some(deadline) => {
+                let grace = deadline.saturating_duration_since(Instant::now());
+                log.outlet.write_last(line, grace);
+            }
+        }
         let error = log.outlet.take_error();
         if error.is_some() || log.outlet.lost() > 0 {
             let path = log.path.clone();

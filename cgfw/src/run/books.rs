@@ -151,6 +151,7 @@ impl Books {
     /// When nothing runs any more: the last records, the kernel's sums of what was
     /// repeated and of what connections carried, and questions nobody will claim.
     pub(super) fn enter_the_rest(&mut self) {
+        self.report.wait_for_the_log();
         self.enter_all();
         for event in self.inquiry.finish(&mut self.report) {
             self.record_complete(event);

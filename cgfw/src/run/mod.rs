@@ -55,32 +55,31 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
     let open_files = OpenFiles::raise()?;
     child::adopt_orphans()?;
     let identity = child::choose_identity(settings.user.as_deref(), settings.keep_root)?;
+    let identity = identity.as_ref();
     let system = dns::system::read()?;
-    let (policy, origins, watched) = read_policy(settings, &system, identity.as_ref(), &mut notes)?;
+    let (policy, origins, watched) = read_policy(settings, &system, identity, &mut notes)?;
     let baseline = prepare::baseline(settings, &mut notes)?;
     let proxies = host::proxies_in_environment();
-    let go_betweens = prepare::go_betweens(identity.as_ref(), &proxies)?;
+    let go_betweens = prepare::go_betweens(identity, &proxies)?;
     let id = prepare::run_id()?;
     phases.end("look around");
 
     let sockets = Sockets::bind().context("cannot bind the DNS proxy to loopback")?;
     let cgroup = Cgroup::create(&id)?;
     phases.end("bind sockets, make the cgroup");
-    let mut report = prepare::open_report(settings, &policy, &id, identity.as_ref())?;
-    let trace = prepare::trace(settings, &mut report)?;
+    let (mut report, trace) = prepare::open_report(settings, &policy, &id, identity)?;
     let networks = policy.networks();
     let kernel = prepare::kernel_settings(settings, &policy, &networks, &sockets, &cgroup)?;
     let (mut filter, mut channels) = put_up_filter(kernel, &cgroup, &mut phases)?;
     let unix = prepare::unix_sockets(settings, &mut filter, &cgroup, &mut channels.acts);
     let (confinement, unconfined) = prepare::confinement(settings, unix)?;
     phases.end("plan the confinement");
-    let protection =
-        prepare::protection(settings, identity.as_ref(), &cgroup, &filter, &confinement)?;
+    let protection = prepare::protection(settings, identity, &cgroup, &filter, &confinement)?;
     prepare::tell_the_start(
         &mut report,
         settings,
         (&policy, &origins),
-        identity.as_ref(),
+        identity,
         &protection,
         &trace,
     )?;
@@ -100,12 +99,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<u8> {
         };
         let mut run = Run::start(settings, parts, ledger, report)?;
         run.baseline = baseline;
-        notes.extend(identity.as_ref().map(Identity::to_string));
+        notes.extend(identity.map(Identity::to_string));
         notes.extend(proxies.iter().map(ToString::to_string));
         run.caveats.extend(caveats.into_iter().chain(unconfined));
         run.tell(notes, &filter);
         phases.end("start the proxy");
-        let identity = identity.as_ref();
         let finish = run
             .command(signals, open_files, &cgroup, identity, &confinement)
             .await;

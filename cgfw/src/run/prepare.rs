@@ -169,7 +169,7 @@ pub(super) fn open_report(
     policy: &Policy,
     id: &str,
     identity: Option<&Identity>,
-) -> anyhow::Result<Report> {
+) -> anyhow::Result<(Report, Trace)> {
     let audit_log = settings
         .audit_log
         .as_deref()
@@ -213,12 +213,13 @@ pub(super) fn open_report(
             leave_step_summary(&mut report, path, identity)?;
         }
     }
-    Ok(report)
+    let trace = trace(settings, &mut report)?;
+    Ok((report, trace))
 }
 
 /// The trace that the run is a part of: a new span, and the report told to send what it is
 /// told, if that is wanted; or else the trace that the environment names, if it does.
-pub(super) fn trace(settings: &Settings, report: &mut Report) -> anyhow::Result<Trace> {
+fn trace(settings: &Settings, report: &mut Report) -> anyhow::Result<Trace> {
     let parent = Trace::from_environment();
     let Some(exporter) = otlp::open(settings.otlp_endpoint.as_deref(), &host_name()?)? else {
         return Ok(parent);

@@ -54,56 +54,73 @@ pub fn records(input: &[u8]) {
         };
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(long(record, 0));
         assert_eq!(event.time, time);
-        match &event.fact {
-            Fact::Contact(contact) => {
-                check_contact(contact, record, audit);
-                let contact = contact.clone();
-                let entered = ledger.record(event);
-                check_observation(&entered, &contact);
-            }
-            Fact::Asked { key, process } => {
-                check_key(*key, record);
-                check_process(process, record);
-                let (key, pid) = (*key, process.pid);
-                ledger.record(event);
-                let entered = ledger.record(question(key, time));
-                // The kernel's own retransmissions have no process.
-                if pid != 0 {
-                    check_asker(&entered, pid);
-                }
-            }
-            Fact::Delegation(delegation) => {
-                check_delegation(delegation, record, audit);
-                let entered = ledger.record(event);
-                assert!(matches!(entered.first(), Some(Entry::Observed(_))));
-            }
-            Fact::Ended(ended) => {
-                check_ended(ended, record, audit);
-                let entered = ledger.record(event);
-                assert!(matches!(entered[..], [Entry::Ended(_)]), "{entered:?}");
-            }
-            Fact::Moved(Moved { process, .. }) => {
-                assert_eq!(word(record, 28), MOVED);
-                check_process(process, record);
-                let entered = ledger.record(event);
-                assert!(matches!(entered[..], [Entry::Moved { .. }]), "{entered:?}");
-            }
-            Fact::Forked { .. } | Fact::Executed(_) | Fact::Exited { .. } => {
-                check_life(&event.fact, record);
-                let entered = ledger.record(event);
-                let is_end = |entry: &Entry| matches!(entry, Entry::Exited(_));
-                assert!(entered.len() <= 1 && entered.iter().all(is_end));
-            }
-            Fact::Query(_)
-            | Fact::Repeats(_)
-            | Fact::Known { .. }
-            | Fact::Found { .. }
-            | Fact::Lost(_) => {
-                panic!("{event:?} is no event of a record")
-            }
-        }
+        enter(&mut ledger, event, record, audit);
     }
     ledger.finish();
+}
+
+/// Judge an event by its record, and what becomes of it in the books.
+fn enter(ledger: &mut Ledger, event: Event, record: &[u8], audit: bool) {
+    match &event.fact {
+        Fact::Contact(contact) => {
+            check_contact(contact, record, audit);
+            let contact = contact.clone();
+            check_observation(&ledger.record(event), &contact);
+        }
+        Fact::Asked { key, process } => {
+            check_key(*key, record);
+            check_process(process, record);
+            let (question, pid) = (question(*key, event.time), process.pid);
+            ledger.record(event);
+            check_asker(&ledger.record(question), pid);
+        }
+        Fact::Delegation(delegation) => {
+            check_delegation(delegation, record, audit);
+            let entered = ledger.record(event);
+            assert!(matches!(entered.first(), Some(Entry::Observed(_))));
+        }
+        Fact::Ended(ended) => {
+            check_ended(ended, record, audit);
+            let entered = ledger.record(event);
+            assert!(matches!(entered[..], [Entry::Ended(_)]), "{entered:?}");
+        }
+        Fact::Moved(Moved { process, .. }) => {
+            assert_eq!(word(record, 28), MOVED);
+            check_process(process, record);
+            let entered = ledger.record(event);
+            assert!(matches!(entered[..], [Entry::Moved { .. }]), "{entered:?}");
+        }
+        Fact::Forked { parent, child } => {
+            let ids = (id(record, 24, 8), id(record, 32, 16));
+            assert_eq!((*parent, *child), ids);
+            assert_eq!(ledger.record(event).len(), 0);
+        }
+        Fact::Executed(process) => {
+            check_executed(process, record);
+            assert_eq!(ledger.record(event).len(), 0);
+        }
+        Fact::Exited {
+            process,
+            status,
+            age,
+        } => {
+            let expected = (id(record, 24, 8), Duration::from_nanos(long(record, 16)));
+            assert_eq!((*process, *age), expected);
+            check_status(*status, word(record, 32));
+            let entered = ledger.record(event);
+            assert!(
+                matches!(entered[..], [] | [Entry::Exited(_)]),
+                "{entered:?}"
+            );
+        }
+        Fact::Query(_)
+        | Fact::Repeats(_)
+        | Fact::Known { .. }
+        | Fact::Found { .. }
+        | Fact::Lost(_) => {
+            panic!("{event:?} is no event of a record")
+        }
+    }
 }
 
 /// Cut the next record off, or what there is of it.
@@ -276,32 +293,20 @@ fn check_directory(process: &Process, raw: &[u8]) {
     assert_eq!(rest, [24, 28].map(|at| word(raw, at)));
 }
 
-fn check_life(fact: &Fact, record: &[u8]) {
-    let id = |pid, started| ProcessId {
+fn id(record: &[u8], pid: usize, started: usize) -> ProcessId {
+    ProcessId {
         pid: word(record, pid),
         started: long(record, started),
-    };
-    match fact {
-        Fact::Forked { parent, child } => {
-            assert_eq!((*parent, *child), (id(24, 8), id(32, 16)));
-        }
-        Fact::Exited {
-            process,
-            status,
-            age,
-        } => {
-            assert_eq!(*process, id(24, 8));
-            assert_eq!(*age, Duration::from_nanos(long(record, 16)));
-            let raw = word(record, 32);
-            let expected = match u8::try_from(raw & 0x7f).expect("7 bits") {
-                0 => Status::Code(u8::try_from(raw >> 8 & 0xff).expect("8 bits")),
-                signal => Status::Signal(signal),
-            };
-            assert_eq!(*status, expected);
-        }
-        Fact::Executed(process) => check_executed(process, record),
-        other => panic!("{other:?} is no life"),
     }
+}
+
+/// As wait(2) has it.
+fn check_status(status: Status, raw: u32) {
+    let expected = match u8::try_from(raw & 0x7f).expect("7 bits") {
+        0 => Status::Code(u8::try_from(raw >> 8 & 0xff).expect("8 bits")),
+        signal => Status::Signal(signal),
+    };
+    assert_eq!(status, expected);
 }
 
 fn check_executed(process: &Process, record: &[u8]) {
@@ -352,8 +357,11 @@ fn check_path(path: &[u8], names: &[u8], is_told: bool, is_deleted: bool) {
     assert_eq!(rest, b"");
 }
 
-/// A question has its asker.
+/// A question has its asker, unless the kernel itself repeated it.
 fn check_asker(entered: &[Entry], pid: u32) {
+    if pid == 0 {
+        return;
+    }
     let [Entry::Observed(observation)] = entered else {
         panic!("{entered:?} of one question");
     };
