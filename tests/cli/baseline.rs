@@ -11,11 +11,10 @@ fn log(run: &str, names: &[&str]) -> String {
     let start = r#""version":"0.1.0","mode":"enforce","default":"allow","direct_ip":"allow","rules":[],"policy_digest":"","uid":0,"argv":["x"],"host":"h","kernel":"6.1","cgroup":"/","hooks":[],"sees_sockets":true,"sees_processes":true,"can_be_left":true}"#;
     let mut log = format!("{}{start}\n", head("run_start"));
     for name in names {
-        log += &head("dns");
-        log += &format!(
+        let dns = format!(
             r#""verdict":"allowed","layer":"dns","qname":"{name}","reason":"default","count":1,"qtype":"A","rcode":"NOERROR","latency_us":1,"pid":1,"ppid":1,"uid":0,"comm":"dig","argv":["dig","\u001b[2J{name}"]}}"#
         );
-        log.push('\n');
+        log += &[&head("dns"), &*dns, "\n"].concat();
     }
     let end = r#""outcome":"exited","status":0,"exit_code":0,"elapsed_us":1}"#;
     log + &format!("{}{end}\n", head("run_end"))
