@@ -17,6 +17,11 @@ use std::fs;
 use std::path::Path;
 
 #[test]
+fn the_corpus_of_the_baseline_fuzzer_holds() {
+    replay("baseline", check::baseline);
+}
+
+#[test]
 fn the_corpus_of_the_dns_fuzzer_holds() {
     replay("dns", check::dns);
 }

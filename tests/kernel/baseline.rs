@@ -65,7 +65,7 @@ fn only_what_is_new_fails() {
 /// The same thing, which looks another each time: arguments, a port and a name that is made of
 /// an address.
 const ANEW: &str = "
-curl --silent --output $(mktemp) http://example.com/?$$
+file=$(mktemp); curl --silent --output $file http://example.com/?$$; rm $file
 dig +short -x 203.0.113.$(($$ % 250)) > /dev/null
 python3 -c 'import socket, random
 to = (\"203.0.113.21\", random.randrange(32768, 65536))

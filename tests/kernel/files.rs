@@ -197,7 +197,7 @@ fn everybody_is_told_the_reason_and_the_owner() {
     }
     // To whoever reads the summary.
     for part in [
-        "\n  blocked (3)\n    owner: team-git (2)\n      github.com",
+        "\n  blocked (3), and the command went on\n    owner: team-git (2)\n      github.com",
         "(policy.toml:5: github.com: we deploy it)\n",
         "\n    no owner (1)\n      example.com",
         "\nnot clean: 3 targets were blocked (ask team-git)\n",

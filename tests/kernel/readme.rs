@@ -349,6 +349,7 @@ fn the_exit_codes_are_those_of_the_program() {
     let codes = [
         exit::NO,
         exit::BLOCKED,
+        exit::NEW,
         exit::TIMED_OUT,
         exit::FAILED,
         exit::CANNOT_EXECUTE,

@@ -100,8 +100,10 @@ fn a_log_that_was_cut_off_is_not_taken_for_a_whole_one() {
         .signal(Signal::SIGKILL)
         .spawn();
     running.wait_for_stdout("done");
-    running.wait_until("the refusal is told", |running| {
-        running.stderr().contains("WARN DNS BLOCKED")
+    // Written by a thread of its own, as soon as it gets to run.
+    running.wait_until("the refusal is told and written", |running| {
+        let is_written = || lab.read("audit.jsonl").contains(r#""verdict":"blocked""#);
+        running.stderr().contains("WARN DNS BLOCKED") && is_written()
     });
     running.send(Signal::SIGKILL);
     running.finish();

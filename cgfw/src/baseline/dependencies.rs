@@ -50,6 +50,16 @@ impl Dependencies {
         Self(all)
     }
 
+    /// What of them is kept in a file: no commands, but the programs that these are.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        for dependency in self.0.values_mut() {
+            let commands = dependency.commands.iter();
+            dependency.commands = commands.map(|command| program(command)).collect();
+        }
+        self
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &Dependency)> {
         self.0.iter()
     }
@@ -140,14 +150,6 @@ impl Dependency {
         self.ports.extend(total.ports.iter().cloned());
         let commands = total.commands.iter().map(ToString::to_string);
         self.commands.extend(commands);
-    }
-
-    /// The programs that need it, without what differs from run to run.
-    pub(super) fn programs(&self) -> BTreeSet<String> {
-        self.commands
-            .iter()
-            .map(|command| program(command))
-            .collect()
     }
 }
 

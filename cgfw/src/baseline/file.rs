@@ -1,7 +1,7 @@
 //! How a baseline is written: TOML, sorted, so that a change of it can be reviewed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
@@ -57,83 +57,82 @@ struct Entry {
     commands: BTreeSet<String>,
 }
 
-/// The text of a baseline.
-pub(super) fn print(dependencies: &Dependencies) -> String {
-    let mut text = format!("{HEADER}version = {VERSION}\n");
-    for (target, dependency) in dependencies.iter() {
-        let (key, value) = match target {
-            Target::Name(name) => ("name", name.to_string()),
-            Target::Address(to) => ("address", to.to_string()),
-            Target::Service(Service::Port(to)) => ("listener", to.to_string()),
-            Target::Service(Service::Socket { socket }) => ("socket", socket.clone()),
-        };
-        let verdict = match dependency.verdict {
-            Verdict::Allowed => "allowed",
-            Verdict::Blocked => "blocked",
-            Verdict::WouldBlock => "would_block",
-        };
-        text.push_str("\n[[dependency]]\n");
-        line(&mut text, key, TomlString(&value));
-        line(&mut text, "verdict", TomlString(verdict));
-        list(&mut text, "ports", &dependency.ports);
-        list(&mut text, "commands", &dependency.programs());
-    }
-    text
-}
-
-fn line(text: &mut String, key: &str, value: impl fmt::Display) {
-    // Writing to a string cannot fail.
-    let _infallible = writeln!(text, "{key} = {value}");
-}
-
-fn list(text: &mut String, key: &str, values: &BTreeSet<String>) {
-    if !values.is_empty() {
-        let values = values.iter().map(|value| TomlString(value).to_string());
-        let values: Vec<String> = values.collect();
-        line(text, key, format_args!("[{}]", values.join(", ")));
-    }
-}
-
-/// What the text of a baseline says.
-///
-/// # Errors
-///
-/// With the line of what is not understood.
-pub(super) fn parse(name: &str, text: &str) -> anyhow::Result<Dependencies> {
-    let at = |span: Range<usize>| {
-        let before = text.get(..span.start).unwrap_or_default();
-        format!("{name}:{}", 1 + before.matches('\n').count())
-    };
-    let no_baseline = |error: toml::de::Error| {
-        let place = at(error.span().unwrap_or_default());
-        let message = error.message().trim().replace('\n', "; ");
-        anyhow!("{place}: not a baseline: {message}")
-    };
-    // First of all, since another version may have other keys.
-    let Head { version } = toml::from_str(text).map_err(no_baseline)?;
-    if version != VERSION {
-        bail!(
-            "{name}: this is version {version} of baselines, and this cgfw reads {VERSION}; \
-             write it again with `cgfw baseline`"
-        );
-    }
-    let baseline: Baseline = toml::from_str(text).map_err(no_baseline)?;
-    let mut all = BTreeMap::new();
-    for entry in baseline.dependency {
-        let place = at(entry.span());
-        let entry = entry.into_inner();
-        let target = entry.target().with_context(|| place.clone())?;
-        let dependency = Dependency {
-            verdict: entry.verdict,
-            ports: entry.ports,
-            commands: entry.commands,
-        };
-        let title = target.to_string();
-        if all.insert(target, dependency).is_some() {
-            bail!("{place}: {} is there twice", Plain(title.as_bytes()));
+/// As a baseline is written.
+impl fmt::Display for Dependencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEADER}version = {VERSION}")?;
+        for (target, dependency) in self.iter() {
+            let (key, value) = match target {
+                Target::Name(name) => ("name", name.to_string()),
+                Target::Address(to) => ("address", to.to_string()),
+                Target::Service(Service::Port(to)) => ("listener", to.to_string()),
+                Target::Service(Service::Socket { socket }) => ("socket", socket.clone()),
+            };
+            let verdict = match dependency.verdict {
+                Verdict::Allowed => "allowed",
+                Verdict::Blocked => "blocked",
+                Verdict::WouldBlock => "would_block",
+            };
+            writeln!(f, "\n[[dependency]]\n{key} = {}", TomlString(&value))?;
+            writeln!(f, "verdict = \"{verdict}\"")?;
+            list(f, "ports", &dependency.ports)?;
+            list(f, "commands", &dependency.commands)?;
         }
+        Ok(())
     }
-    Ok(Dependencies(all))
+}
+
+fn list(f: &mut fmt::Formatter<'_>, key: &str, values: &BTreeSet<String>) -> fmt::Result {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let values = values.iter().map(|value| TomlString(value).to_string());
+    let values: Vec<String> = values.collect();
+    writeln!(f, "{key} = [{}]", values.join(", "))
+}
+
+impl Dependencies {
+    /// What the text of a baseline says, which is called `name`.
+    ///
+    /// # Errors
+    ///
+    /// With the line of what is not understood.
+    pub fn parse(name: &str, text: &str) -> anyhow::Result<Self> {
+        let at = |span: Range<usize>| {
+            let before = text.get(..span.start).unwrap_or_default();
+            format!("{name}:{}", 1 + before.matches('\n').count())
+        };
+        let no_baseline = |error: toml::de::Error| {
+            let place = at(error.span().unwrap_or_default());
+            let message = error.message().trim().replace('\n', "; ");
+            anyhow!("{place}: not a baseline: {}", Plain(message.as_bytes()))
+        };
+        // First of all, since another version may have other keys.
+        let Head { version } = toml::from_str(text).map_err(no_baseline)?;
+        if version != VERSION {
+            bail!(
+                "{name}: this is version {version} of baselines, and this cgfw reads {VERSION}; \
+                 write it again with `cgfw baseline`"
+            );
+        }
+        let baseline: Baseline = toml::from_str(text).map_err(no_baseline)?;
+        let mut all = BTreeMap::new();
+        for entry in baseline.dependency {
+            let place = at(entry.span());
+            let entry = entry.into_inner();
+            let target = entry.target().with_context(|| place.clone())?;
+            let dependency = Dependency {
+                verdict: entry.verdict,
+                ports: entry.ports,
+                commands: entry.commands,
+            };
+            let title = target.to_string();
+            if all.insert(target, dependency).is_some() {
+                bail!("{place}: {} is there twice", Plain(title.as_bytes()));
+            }
+        }
+        Ok(Self(all))
+    }
 }
 
 impl Entry {

@@ -46,9 +46,9 @@ pub struct Loaded {
 pub fn baseline(settings: &cli::Baseline) -> anyhow::Result<(String, Vec<String>)> {
     let mut digest = Digest::default();
     let mut notes = logs::read(&settings.logs, |line| digest.add(&line))?;
-    let dependencies = Dependencies::of(digest.runs());
+    let dependencies = Dependencies::of(digest.runs()).kept();
     notes.extend(dependencies::caveats(digest.runs()));
-    Ok((file::print(&dependencies), notes))
+    Ok((dependencies.to_string(), notes))
 }
 
 /// What is different in `settings.new`.
@@ -110,7 +110,7 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
                 bail!("{name} is longer than {} MiB: no baseline", MAX_FILE >> 20);
             }
             Ok(Loaded {
-                dependencies: file::parse(&name, &content)?,
+                dependencies: Dependencies::parse(&name, &content)?,
                 caveats: Vec::new(),
             })
         }

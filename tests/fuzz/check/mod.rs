@@ -1,5 +1,6 @@
 //! What must hold for every input of a fuzz target; a panic says that it does not.
 
+mod baseline;
 mod dns;
 mod files;
 mod labels;
@@ -7,6 +8,7 @@ mod policy;
 mod records;
 mod reference;
 
+pub use self::baseline::baseline;
 pub use self::dns::dns;
 pub use self::files::files;
 pub use self::labels::labels;
