@@ -248,6 +248,9 @@ fn limitation(offsets: Option<Offsets>, failure: Option<anyhow::Error>) -> Optio
     ))
 }
 
+/// A program that explains what it does, at `-vvv`.
+const TALKER: &str = "connect4";
+
 fn channels(
     mut maps: HashMap<String, MapData>,
     settings: Settings,
@@ -257,7 +260,12 @@ fn channels(
     let monotonic = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     let log = settings
         .debug
-        .then(|| programs.first().context("no programs"))
+        .then(|| {
+            // Any that writes such lines has their map.
+            let mut programs = programs.iter();
+            let talker = programs.find(|program| program.hook() == Some(TALKER));
+            talker.with_context(|| format!("{TALKER} is not loaded"))
+        })
         .transpose()?
         .map(|program| anyhow::Ok(aya_log::EbpfLogger::init_from_id(program.id()?)?))
         .transpose()
